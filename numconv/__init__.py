@@ -1,0 +1,36 @@
+"""Multi-channel cross-correlation for NumPy, compiled by Numba.
+
+    >>> import numpy as np
+    >>> import numconv as nc
+    >>> nc.corr2d(np.arange(9).reshape(3, 3), [[0, 1], [2, 3]])
+    array([[19, 25],
+           [37, 43]])
+
+`conv2d` and `plan` are the main roads; `explain` tells what they would do. Importing compiles nothing.
+"""
+
+from .d2l import corr2d, corr2d_multi_in, corr2d_multi_in_out, corr2d_multi_in_out_1x1, pool2d, trans_conv
+from .explain import Cost, Explanation, cost, explain
+from .functional import conv1d, conv2d, conv3d, plan
+from .planner import Plan
+from .problem import Problem
+
+__version__ = "0.1.0"
+__all__ = [
+    "Cost",
+    "Explanation",
+    "Plan",
+    "Problem",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "corr2d",
+    "corr2d_multi_in",
+    "corr2d_multi_in_out",
+    "corr2d_multi_in_out_1x1",
+    "cost",
+    "explain",
+    "plan",
+    "pool2d",
+    "trans_conv",
+]

@@ -1,0 +1,1 @@
+"""Methods for the CPU: one file, one method. numconv.methods lists them."""

@@ -1,0 +1,204 @@
+"""The 1x1 correlation as a matrix product, by np.matmul and its BLAS.
+
+The idea: with a kernel of one tap, each output pixel is weight @ (the input's channels at that pixel) [1]_, so an
+image is one product of (out_channels, in_channels) by (in_channels, pixels), on views: nothing is copied or packed.
+
+It wins on 1x1 layers of many channels, where a BLAS runs near the peak. It leaves the one order of summation to the
+BLAS, so `reproducible=True` excludes it, and integers never go through it.
+
+The product is cut into one part a thread and each part runs np.matmul's own loop on a thread of numba's pool; see
+blas.py for why. Where the BLAS cannot be held to one thread, the call is np.matmul, with the BLAS's threads.
+
+.. [1] A. Zhang et al., "Dive into Deep Learning", section 7.4.3.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from ..accuracy import any_order_bound, any_order_expected
+from ..jit import njit
+from ..machine import Machine
+from ..method import Array, Work
+from ..problem import Problem
+from .blas import Blas, find_blas, held, hold, matmul_loop, release
+from .simd import call_loop
+
+NAME = "matmul"
+REPRODUCIBLE = False
+
+DTYPES = "fdFD"
+# Share of the FMA peak of large products (bench/test_resnet50.py), and the depth at which half of it is reached.
+EFFICIENCY = 0.88
+HALF_DEPTH = 8
+# Parts begin at whole multiples of this many rows or columns: a cache line of float32, and of BLAS tiles.
+GRAIN = 16
+# One row of scratch per thread: 3 addresses, 4 dimensions, 9 steps.
+JOB = 16
+
+
+class Prepared(NamedTuple):
+    """weight: (groups, output channels per group, input channels per group) and bias: (out_channels,), or None."""
+
+    weight: Array
+    bias: Array | None
+
+
+class Split(NamedTuple):
+    """How a product is cut: into so many parts by rows and by columns; relu and bias are flags."""
+
+    rows: int
+    columns: int
+    bias: int
+    relu: int
+    shares: int
+
+
+def why_not(problem: Problem, machine: Machine) -> str | None:
+    if math.prod(problem.kernel) != 1:
+        return f"the kernel has {math.prod(problem.kernel)} taps, but a matrix product takes 1x1"
+    if any(step != 1 for step in problem.stride) or any(map(any, problem.padding)):
+        return "stride and padding would need a copy of the input: a matrix product takes neither"
+    if problem.accumulator.char not in DTYPES:
+        return f"{problem.accumulator.name} sums must be exact, but a BLAS takes floating-point numbers"
+    return None
+
+
+def error_bound(problem: Problem) -> float:
+    return any_order_bound(problem)
+
+
+def expected_error(problem: Problem) -> float:
+    return any_order_expected(problem)
+
+
+def work(problem: Problem, machine: Machine) -> Work:
+    depth = problem.in_channels // problem.groups
+    rate = EFFICIENCY * machine.flop_rate(problem.accumulator) * depth / (depth + HALF_DEPTH)
+    return Work(problem.flops, rate, problem.bytes, 4e-6, 0.0)
+
+
+def scratch_bytes(problem: Problem, machine: Machine) -> int:
+    return machine.threads * JOB * 8
+
+
+def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
+    packed = weight.astype(problem.accumulator, order="C", copy=False)
+    return Prepared(
+        packed.reshape(problem.groups, problem.out_channels // problem.groups, problem.taps),
+        None if bias is None else np.ascontiguousarray(bias, problem.accumulator),
+    )
+
+
+def run(
+    problem: Problem,
+    machine: Machine,
+    prepared: Prepared,
+    x: Array,
+    out: Array,
+    scratch: Array,
+    stream: object = None,
+) -> None:
+    if not out.size:
+        return
+    weight, bias = prepared
+    groups, pixels = problem.groups, problem.pixels
+    columns = x.astype(problem.accumulator, copy=False).reshape(problem.batch, groups, problem.taps, pixels)
+    result = out.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
+    blas = find_blas()
+    if blas is None or not problem.taps:
+        np.matmul(weight, columns, out=result)
+        if bias is not None:
+            result += bias.reshape(groups, -1, 1)
+        if problem.activation == "relu":
+            np.maximum(result, 0, out=result)
+        return
+    multiply(
+        matmul_loop(problem.accumulator),
+        weight,
+        columns,
+        result,
+        result.reshape(-1)[:0] if bias is None else bias,
+        scratch.view(np.int64).reshape(-1, JOB),
+        blas,
+        held(),
+        _split(problem, machine.threads),
+    )
+
+
+def _split(problem: Problem, threads: int) -> Split:
+    """One part a thread along the longer side, unless the batch and groups give every thread its share already."""
+    units = problem.batch * problem.groups
+    parts = 1 if units % threads == 0 or units >= 8 * threads else threads
+    wide = problem.pixels >= problem.out_channels // problem.groups
+    rows, columns = (1, parts) if wide else (parts, 1)
+    return Split(rows, columns, int(problem.has_bias), int(problem.activation == "relu"), threads)
+
+
+@njit(parallel=True)
+def multiply(
+    loop: int,
+    weight: Array,
+    x: Array,
+    out: Array,
+    bias: Array,
+    jobs: Array,
+    blas: Blas,
+    state: Array,
+    split: Split,
+) -> None:
+    """Out (n, groups, co, pixels) = weight (groups, co, ci) @ x (n, groups, ci, pixels), by np.matmul's loop."""
+    groups = x.shape[1]
+    parts = split.rows * split.columns
+    tasks = x.shape[0] * groups * parts
+    hold(blas, state)
+    for share in prange(split.shares):
+        for task in range(tasks * share // split.shares, tasks * (share + 1) // split.shares):
+            unit, part = divmod(task, parts)
+            n, group = divmod(unit, groups)
+            row, column = divmod(part, split.columns)
+            top, bottom = cut(out.shape[2], split.rows, row), cut(out.shape[2], split.rows, row + 1)
+            left, right = cut(out.shape[3], split.columns, column), cut(out.shape[3], split.columns, column + 1)
+            target = out[n, group, top:bottom, left:right]
+            multiply_part(loop, weight[group, top:bottom], x[n, group, :, left:right], target, jobs[share])
+            first = group * out.shape[2] + top
+            zero = out.dtype.type(0)
+            for channel in range(len(target)):
+                finish(target[channel], bias[first + channel] if split.bias else zero, zero, split)
+    release(blas, state)
+
+
+@njit()
+def cut(length: int, parts: int, part: int) -> int:
+    """Where part number `part` begins: even shares in multiples of the grain."""
+    if part == parts:
+        return length
+    return min(length, length * part // parts // GRAIN * GRAIN)
+
+
+@njit()
+def multiply_part(loop: int, weight: Array, x: Array, out: Array, job: Array) -> None:
+    """Out = weight @ x by one call of the loop; job is where its arguments are laid out."""
+    if not out.size:
+        return
+    job[0], job[1], job[2] = weight.ctypes.data, x.ctypes.data, out.ctypes.data
+    job[3], job[4], job[5], job[6] = 1, weight.shape[0], weight.shape[1], x.shape[1]
+    job[7:10] = 0
+    job[10], job[11] = weight.strides
+    job[12], job[13] = x.strides
+    job[14], job[15] = out.strides
+    start = job.ctypes.data
+    call_loop(loop, start, start + 3 * 8, start + 7 * 8)
+
+
+@njit()
+def finish(row: Array, bias: float, zero: float, split: Split) -> None:
+    """The bias and the activation, while the part is in the cache."""
+    if split.bias or split.relu:
+        for j in range(len(row)):
+            value = row[j] + bias
+            row[j] = zero if split.relu and value.real < 0 else value

@@ -1,0 +1,141 @@
+"""How numconv compiles and launches: every compiler option, the cache policy, the threading policy.
+
+Nothing else in the package names a numba option, reads a numba setting or takes a lock.
+
+**Options.** Kernels release the GIL, are cached on disk, follow IEEE arithmetic to the letter (no fast-math:
+NaN and inf are data, and the order of summation is a promise) and divide as NumPy does.
+
+**Cache.** numba notices an edit only in the file that holds a kernel. A numconv kernel is inlined from several
+files, so its cache entry carries the stamp of the whole package: an edit anywhere recompiles, and stale code is
+never served. Where the package folder is read-only, numba falls back to the user's cache folder.
+
+**Threads.** The number is asked of numba at each call, so ``numba.set_num_threads``, joblib and dask are obeyed.
+What happens when several Python threads call at once, or a process forks, depends on numba's threading layer:
+
+| situation | policy |
+| --- | --- |
+| omp or tbb layer, any number of Python threads | every caller runs the parallel kernel |
+| workqueue layer, which aborts the process on concurrent entry | one caller runs parallel, the others the serial twin |
+| a forked child (GNU OpenMP kills a child that enters a parallel region) | the serial twin |
+
+A serial twin is the same function compiled without ``parallel=True``, on demand; its result has the same bits.
+The lock guards numconv's own kernels: under workqueue, a program that runs parallel kernels of its own beside
+numconv's from several Python threads needs the omp or tbb layer, as numba's manual says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import threading
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+import numba
+import numba.core.caching
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# numba's annotations know neither all of its options nor its caches.
+_numba: Any = numba
+_caching: Any = numba.core.caching
+
+OPTIONS = {"_nrt": False, "nogil": True, "boundscheck": False, "fastmath": False, "error_model": "numpy"}
+THREADSAFE_LAYERS = ("omp", "tbb")
+
+_PROCESS = os.getpid()
+_WORKQUEUE = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1)
+def package_stamp() -> str:
+    """A digest of the package's sources."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _PackageCacheImpl(_caching.CompileResultCacheImpl):
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        self._locator.get_source_stamp = package_stamp
+
+
+class _PackageCache(_caching.FunctionCache):
+    """numba's disk cache, made stale by an edit anywhere in the package."""
+
+    _impl_class = _PackageCacheImpl
+
+
+def _compile(function: Callable[P, R], parallel: bool) -> Callable[P, R]:
+    dispatcher = _numba.njit(function, parallel=parallel, **OPTIONS)
+    # Nowhere to write (a read-only install and home): compile in every process.
+    with contextlib.suppress(RuntimeError):
+        dispatcher._cache = _PackageCache(function)
+    return cast("Callable[P, R]", dispatcher)
+
+
+class Kernel(Generic[P, R]):
+    """A parallel kernel and its serial twin; calling it picks one by the threading policy above."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.py_func = function
+        self.parallel = _compile(function, parallel=True)
+
+    @functools.cached_property
+    def serial(self) -> Callable[P, R]:
+        """The same function without threads, under a name of its own: numba's cache keys do not hold `parallel`."""
+        source = cast("types.FunctionType", self.py_func)
+        twin = types.FunctionType(source.__code__, source.__globals__, f"{source.__name__}_serial")
+        twin.__qualname__ = twin.__name__
+        twin.__module__ = source.__module__
+        return _compile(cast("Callable[P, R]", twin), parallel=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if forked():
+            return self.serial(*args, **kwargs)
+        if layer() in THREADSAFE_LAYERS:
+            return self.parallel(*args, **kwargs)
+        if not _WORKQUEUE.acquire(blocking=False):
+            return self.serial(*args, **kwargs)
+        try:
+            return self.parallel(*args, **kwargs)
+        finally:
+            _WORKQUEUE.release()
+
+
+def njit(*, parallel: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """The decorator of every CPU kernel.
+
+    ``@njit(parallel=True)`` makes a `Kernel`, called from Python; ``@njit()`` makes a function for kernels to call.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        return Kernel(function) if parallel else _compile(function, parallel=False)
+
+    return decorate
+
+
+def forked() -> bool:
+    """Whether this process was forked off the one that imported numconv."""
+    return os.getpid() != _PROCESS
+
+
+def threads() -> int:
+    """How many threads a kernel started now would use."""
+    return 1 if forked() else int(_numba.get_num_threads())
+
+
+@functools.lru_cache(maxsize=1)
+def layer() -> str:
+    """Numba's threading layer, which is started by the first call: "omp", "tbb" or "workqueue"."""
+    _numba.get_num_threads()
+    return str(_numba.threading_layer())

@@ -1,0 +1,68 @@
+"""The method contract: what a file under cpu/ or cuda/ offers to be listed in numconv.methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from .machine import Machine
+from .problem import Problem
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a method does for a Problem; the planner's roofline is overhead + max(flops/rate, bytes/bandwidth) seconds.
+
+    flops: operations it executes, wasted lanes included. rate: flop/s it was measured to run them at. bytes: what
+    it moves to and from memory. overhead: seconds of launching. prepare_bytes: what preparing the weights moves.
+    """
+
+    flops: float
+    rate: float
+    bytes: float
+    overhead: float
+    prepare_bytes: float
+
+
+class Method(Protocol):
+    """A module that computes correlations. A module's docstring gives the idea, the source and when it wins."""
+
+    NAME: str
+    # Whether it keeps the one order of summation, so that reproducible=True admits it.
+    REPRODUCIBLE: bool
+
+    def why_not(self, problem: Problem, machine: Machine) -> str | None:
+        """A sentence when it refuses the Problem; None promises a correct result."""
+
+    def error_bound(self, problem: Problem) -> float:
+        """Proved: |y - exact| <= bound * (max|x| * max over outputs of sum|w| + max|b|), without under- or overflow."""
+
+    def expected_error(self, problem: Problem) -> float:
+        """The same figure from the probabilistic analysis: what `rtol` is compared with."""
+
+    def work(self, problem: Problem, machine: Machine) -> Work:
+        """What running it costs."""
+
+    def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
+        """Bytes of scratch that `run` takes for each call."""
+
+    def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Any:
+        """The weights and bias as `run` wants them; picklable. May be views: who keeps it copies first."""
+
+    def run(
+        self,
+        problem: Problem,
+        machine: Machine,
+        prepared: Any,
+        x: Array,
+        out: Array,
+        scratch: Array,
+        stream: object = None,
+    ) -> None:
+        """Fill `out`, bias and activation included. x has the Problem's shape and dtype in native byte order; `out` is
+        C-contiguous, of the accumulator's dtype; scratch is bytes. Keeps no state; safe from any number of threads.
+        """

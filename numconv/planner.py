@@ -1,0 +1,345 @@
+"""The planner: a Problem in, the method that serves it out; Plans, which keep the choice and the prepared weights.
+
+Each method of methods.py is asked "why not?", "how exact?" and "how long?"; the fastest that is admitted wins.
+A single call minimises preparing and running, a `Plan` running alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import jit
+from .machine import Machine, machine
+from .method import Array, Method, Work
+from .methods import METHODS
+from .problem import Problem, describe, refuse
+
+
+class Options(NamedTuple):
+    """What a call asks of its correlation, in the `canonical` hashable form; see `numconv.conv2d` for the meaning."""
+
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+    padding_mode: str = "zeros"
+    activation: str | None = None
+    dtype: np.dtype[Any] | None = None
+
+
+class Wish(NamedTuple):
+    """What a call asks of the method."""
+
+    method: str = "auto"
+    rtol: float | None = None
+    rtol_kind: str = "expected"
+    reproducible: bool = False
+
+
+class Call(NamedTuple):
+    """One correlation that a dialect asks for: arrays, options, and the result's shape where it is not the input's."""
+
+    rank: int
+    x: Array
+    weight: Array
+    bias: Array | None = None
+    options: Options = Options()
+    wish: Wish = Wish()
+    out: Array | None = None
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the planner thought of one method. Seconds and bytes are None for one that was refused."""
+
+    name: str
+    seconds: float | None
+    prepare_seconds: float | None
+    error_bound: float
+    expected_error: float
+    flops: float | None
+    bytes: float | None
+    scratch_bytes: int | None
+    refusal: str | None
+
+
+def seconds(work: Work, on: Machine) -> tuple[float, float]:
+    """The one roofline: (preparing, running) in seconds."""
+    running = work.overhead + max(work.flops / work.rate, work.bytes / on.bandwidth)
+    return work.prepare_bytes / on.bandwidth, running
+
+
+def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str | None:
+    """Why a method does not serve, or None: the method's own reason, then the caller's wishes."""
+    reason = method.why_not(problem, on)
+    if reason is None and wish.reproducible and not method.REPRODUCIBLE:
+        reason = "it leaves the one order of summation, and reproducible=True excludes that"
+    if reason is None and wish.rtol is not None and not method.REPRODUCIBLE:
+        kind = "proved error bound" if wish.rtol_kind == "bound" else "expected error"
+        error = (method.error_bound if wish.rtol_kind == "bound" else method.expected_error)(problem)
+        if error > wish.rtol:
+            reason = f"its {kind} is {error:.2g}, over rtol={wish.rtol:g}"
+    if reason is None and wish.method not in ("auto", method.NAME):
+        reason = f"method={wish.method!r} was asked for"
+    return reason
+
+
+def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ...]:
+    """What the planner thinks of each method."""
+    found = []
+    for method in METHODS:
+        refusal = _refusal(method, problem, on, wish)
+        served = method.why_not(problem, on) is None
+        work = method.work(problem, on) if served else None
+        preparing, running = seconds(work, on) if work else (None, None)
+        found.append(
+            Candidate(
+                name=method.NAME,
+                seconds=running,
+                prepare_seconds=preparing,
+                error_bound=method.error_bound(problem),
+                expected_error=method.expected_error(problem),
+                flops=work.flops if work else None,
+                bytes=work.bytes if work else None,
+                scratch_bytes=method.scratch_bytes(problem, on) if served else None,
+                refusal=refusal,
+            )
+        )
+    return tuple(found)
+
+
+def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
+    """The fastest method that is admitted; `prepared` leaves the preparing out of the reckoning."""
+    names = [method.NAME for method in METHODS]
+    if wish.method not in ("auto", *names):
+        refuse(ValueError, f"method is {wish.method!r}, but it must be one of auto, {', '.join(names)}", problem)
+    best: tuple[float, Method] | None = None
+    refusal = ""
+    for method in METHODS:
+        reason = _refusal(method, problem, on, wish)
+        if reason is None:
+            preparing, running = seconds(method.work(problem, on), on)
+            cost = running if prepared else preparing + running
+            if best is None or cost < best[0]:
+                best = (cost, method)
+        elif wish.method == method.NAME:
+            refusal = reason
+    if best is None:
+        refuse(ValueError, f"method={wish.method!r} does not serve: {refusal}; 'auto' finds one that does", problem)
+    return best[1]
+
+
+@functools.lru_cache(maxsize=4096)
+def _chosen(
+    rank: int,
+    x_shape: tuple[int, ...],
+    x_dtype: np.dtype[Any],
+    weight_shape: tuple[int, ...],
+    weight_dtype: np.dtype[Any],
+    bias_shape: tuple[int, ...] | None,
+    options: Options,
+    wish: Wish,
+    threads: int,
+    prepared: bool,
+) -> tuple[Problem, Machine, Method, int]:
+    """Everything about a call that its arrays' contents do not matter to: (problem, machine, method, scratch bytes)."""
+    problem = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, bias_shape, *options)
+    on = machine(threads)
+    method = choose(problem, on, wish, prepared)
+    return problem, on, method, method.scratch_bytes(problem, on)
+
+
+def chosen(call: Call, threads: int, prepared: bool) -> tuple[Problem, Machine, Method, int]:
+    """The Problem of a call and what serves it."""
+    x, weight, bias = call.x, call.weight, call.bias
+    bias_shape = None if bias is None else bias.shape
+    return _chosen(
+        call.rank, x.shape, x.dtype, weight.shape, weight.dtype, bias_shape, call.options, call.wish, threads, prepared
+    )
+
+
+def execute(call: Call) -> Array:
+    """Run a call once: the one entry below the dialects."""
+    problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=False)
+    shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
+    if call.shape is not None:
+        shape = call.shape(shape)
+    check_out(call.out, shape, problem, (call.x, call.weight, call.bias))
+    prepared = method.prepare(problem, on, call.weight, call.bias)
+    scratch = np.empty(scratch_bytes, np.uint8)
+    return _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
+
+
+def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
+    """Raise unless `out` can take the result."""
+    if out is None:
+        return
+    if type(out) is not np.ndarray:
+        refuse(TypeError, f"out is a {type(out).__name__}, but it takes a np.ndarray", problem)
+    if out.shape != shape:
+        refuse(
+            ValueError,
+            f"out has shape {out.shape}, but the result has shape {shape}: make it np.empty of that",
+            problem,
+        )
+    if out.dtype != problem.output or not out.dtype.isnative:
+        refuse(
+            TypeError,
+            f"out has dtype {out.dtype}, but the result is {problem.output}: make it np.empty of that",
+            problem,
+        )
+    if not out.flags.writeable:
+        refuse(ValueError, "out is read-only, but the result is written to it: pass a writeable array", problem)
+    if any(array is not None and np.may_share_memory(out, array) for array in inputs):
+        refuse(
+            ValueError,
+            "out shares memory with an input, but the inputs are read while it is written: pass a copy",
+            problem,
+        )
+
+
+def _run(
+    method: Method,
+    problem: Problem,
+    on: Machine,
+    prepared: Any,
+    x: Array,
+    out: Array | None,
+    shape: tuple[int, ...],
+    scratch: Array,
+) -> Array:
+    """Fill `out`, or a new array: through one of the accumulator's dtype where the result's differs."""
+    if x.dtype == np.float16:
+        # numba knows no float16 on the CPU. Every float16 is a float32, so no digit is lost.
+        x = x.astype(np.float32)
+    direct = problem.output == problem.accumulator and (out is None or out.flags.c_contiguous)
+    result = out if out is not None and direct else np.empty(shape, problem.accumulator)
+    method.run(problem, on, prepared, x.reshape(problem.x_shape), result.reshape(problem.out_shape), scratch)
+    if direct:
+        return result
+    if out is None:
+        return result.astype(problem.output)
+    np.copyto(out, result, casting="same_kind")
+    return out
+
+
+class Plan:
+    """A correlation whose weights are prepared: called with an input, again and again, from any number of threads.
+
+    Made by `numconv.plan`. The weights were copied: editing them later has no effect. The number of threads is asked
+    of numba at each call.
+
+    Attributes
+    ----------
+    problem : Problem
+        What is computed. `str(plan.problem)` is its line.
+    method : str
+        The name of the method that serves it.
+    seconds : float
+        Predicted for one call.
+    error_bound, expected_error : float
+        Proved and probabilistic, relative to max|x| * max over outputs of sum|w| + max|b|.
+    prepared_bytes, scratch_bytes : int
+        What the plan holds for the weights, and what each call in flight takes.
+
+    """
+
+    def __init__(self, call: Call) -> None:
+        problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=True)
+        self.problem = problem
+        self.method = method.NAME
+        self.seconds = seconds(method.work(problem, on), on)[1]
+        self.error_bound = method.error_bound(problem)
+        self.expected_error = method.expected_error(problem)
+        self.scratch_bytes = scratch_bytes
+        bias = None if call.bias is None else call.bias.copy()
+        self._batched = call.x.ndim == problem.rank + 2
+        self._prepared = method.prepare(problem, on, call.weight.copy(), bias)
+        self.prepared_bytes = sum(part.nbytes for part in self._prepared if isinstance(part, np.ndarray))
+        self._connect()
+
+    def _connect(self) -> None:
+        self._module = next(method for method in METHODS if self.method == method.NAME)
+        self._x_shape = self.problem.x_shape[not self._batched :]
+        self._out_shape = self.problem.out_shape[not self._batched :]
+        # Free scratch by size. A deque's append and pop are atomic, so calls from many threads share it.
+        self._free: dict[int, deque[Array]] = {}
+
+    def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
+        """The correlation of x, which must have the shape and dtype that were planned for.
+
+        Raises
+        ------
+        ValueError
+            x has another shape, or `out` another shape or memory shared with x.
+        TypeError
+            x or `out` has another dtype.
+
+        """
+        problem = self.problem
+        x = as_array("input", x)
+        if x.shape != self._x_shape:
+            refuse(
+                ValueError,
+                f"the input has shape {x.shape}, but this plan takes {self._x_shape}: make a plan for each shape",
+                problem,
+            )
+        if x.dtype != problem.x_dtype:
+            refuse(
+                TypeError,
+                f"the input has dtype {x.dtype}, but this plan takes {problem.x_dtype}: convert it with astype or make"
+                f" the plan with x_dtype={x.dtype}",
+                problem,
+            )
+        check_out(out, self._out_shape, problem, (x,))
+        on = machine(jit.threads())
+        size = self._module.scratch_bytes(problem, on)
+        free = self._free.setdefault(size, deque())
+        try:
+            scratch = free.pop()
+        except IndexError:
+            scratch = np.empty(size, np.uint8)
+        try:
+            return _run(self._module, problem, on, self._prepared, x, out, self._out_shape, scratch)
+        finally:
+            free.append(scratch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_module", "_free")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._connect()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan {self.problem}: {self.method}, {self.seconds * 1e6:.0f} us predicted, expected error"
+            f" {self.expected_error:.1e}, bound {self.error_bound:.1e}>"
+        )
+
+
+def as_array(name: str, value: Any) -> Array:
+    """What np.asarray makes of an argument, in native byte order; a MaskedArray or an object array is a TypeError."""
+    if type(value) is not np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"the {name} is a MaskedArray, but its mask would be lost: fill it first with {name}.filled(0)"
+            )
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"the {name} is a {type(value).__name__} that is no array: {error}") from None
+    if value.dtype.kind not in "biufc":
+        raise TypeError(
+            f"the {name} has dtype {value.dtype}, but numconv takes bool, integers, floats and complex numbers:"
+            f" convert it with astype"
+        )
+    array: Array = value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+    return array
