@@ -102,8 +102,8 @@ def conv2d(
     >>> x = np.arange(18, dtype=np.float32).reshape(1, 2, 3, 3)
     >>> weight = np.ones((1, 2, 2, 2), np.float32)
     >>> nc.conv2d(x, weight, bias=[1])
-    array([[[[ 53.,  61.],
-             [ 77.,  85.]]]], dtype=float32)
+    array([[[[53., 61.],
+             [77., 85.]]]], dtype=float32)
     >>> nc.conv2d(x, weight, padding="same", stride=2).shape
     (1, 1, 2, 2)
 

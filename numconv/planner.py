@@ -144,13 +144,14 @@ def _chosen(
     weight_shape: tuple[int, ...],
     weight_dtype: np.dtype[Any],
     bias_shape: tuple[int, ...] | None,
+    bias_dtype: np.dtype[Any] | None,
     options: Options,
     wish: Wish,
     threads: int,
     prepared: bool,
 ) -> tuple[Problem, Machine, Method, int]:
     """Everything about a call that its arrays' contents do not matter to: (problem, machine, method, scratch bytes)."""
-    problem = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, bias_shape, *options)
+    problem = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, bias_shape, bias_dtype, *options)
     on = machine(threads)
     method = choose(problem, on, wish, prepared)
     return problem, on, method, method.scratch_bytes(problem, on)
@@ -159,9 +160,18 @@ def _chosen(
 def chosen(call: Call, threads: int, prepared: bool) -> tuple[Problem, Machine, Method, int]:
     """The Problem of a call and what serves it."""
     x, weight, bias = call.x, call.weight, call.bias
-    bias_shape = None if bias is None else bias.shape
     return _chosen(
-        call.rank, x.shape, x.dtype, weight.shape, weight.dtype, bias_shape, call.options, call.wish, threads, prepared
+        call.rank,
+        x.shape,
+        x.dtype,
+        weight.shape,
+        weight.dtype,
+        None if bias is None else bias.shape,
+        None if bias is None else bias.dtype,
+        call.options,
+        call.wish,
+        threads,
+        prepared,
     )
 
 

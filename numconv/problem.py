@@ -37,6 +37,8 @@ PADDING_MODES = {
     "circular": "wrap",
     "symmetric": "symmetric",
 }
+# Numbers of a kind can be added to those of the same or a later kind.
+KINDS = {"b": 0, "u": 0, "i": 0, "f": 1, "c": 2}
 ACTIVATIONS = (None, "relu")
 # A fresh accumulator starts at least every so many taps: part of the order of summation, never to be tuned.
 SEGMENT = 8192
@@ -304,6 +306,7 @@ def describe(
     weight_shape: tuple[int, ...],
     weight_dtype: np.dtype[Any],
     bias_shape: tuple[int, ...] | None = None,
+    bias_dtype: np.dtype[Any] | None = None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -377,6 +380,13 @@ def describe(
                 line,
             )
     accumulator, output = _dtypes(x_dtype, weight_dtype, dtype, line)
+    if bias_dtype is not None and KINDS[bias_dtype.kind] > KINDS[accumulator.kind]:
+        refuse(
+            TypeError,
+            f"the bias has dtype {bias_dtype.name}, but the sums are {accumulator.name}, which cannot hold it: convert"
+            f" the bias, or the input",
+            line,
+        )
     if activation == "relu" and accumulator.kind == "c":
         refuse(TypeError, "activation is 'relu', but complex numbers have no order: apply it to a real result", line)
     return Problem(

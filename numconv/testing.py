@@ -32,8 +32,8 @@ class Case:
         x_dtype = np.dtype(x_dtype)
         weight_dtype = x_dtype if weight_dtype is None else np.dtype(weight_dtype)
         options = {name: canonical(name, value) for name, value in self.options.items()}
-        bias_shape = self.weight_shape[:1] if self.bias else None
-        return describe(self.rank, self.x_shape, x_dtype, self.weight_shape, weight_dtype, bias_shape, **options)
+        bias = (self.weight_shape[:1], weight_dtype) if self.bias else (None, None)
+        return describe(self.rank, self.x_shape, x_dtype, self.weight_shape, weight_dtype, *bias, **options)
 
 
 def arrays(problem: Problem, seed: int = 0) -> tuple[Array, Array, Array | None]:
