@@ -256,9 +256,12 @@ def pool2d(X: ArrayLike, pool_size: tuple[int, int], mode: str = "max") -> Array
     """
     array = as_array("input X", X)
     try:
-        ph, pw = (integer("pool_size", side) for side in pool_size)
-    except ValueError:
-        raise ValueError(f"pool_size is {pool_size!r}, but it takes two integers (ph, pw)") from None
+        sides = tuple(pool_size)
+    except TypeError:
+        raise TypeError(f"pool_size is {pool_size!r}, but it takes two integers (ph, pw)") from None
+    if len(sides) != 2:
+        raise ValueError(f"pool_size is {pool_size!r}, but it takes two integers (ph, pw)")
+    ph, pw = (integer("pool_size", side) for side in sides)
     if array.ndim != 2:
         raise ValueError(f"X has {array.ndim} axes and shape {array.shape}, but pool2d takes 2: (h, w)")
     if mode not in POOL_MODES:

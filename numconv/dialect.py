@@ -78,7 +78,7 @@ def options(
         groups if type(groups) is int else integer("groups", groups),
         _word("padding_mode", padding_mode),
         activation if activation is None else _word("activation", activation),
-        None if dtype is None else np.dtype(dtype),
+        None if dtype is None else data_type("dtype", dtype),
     )
 
 
@@ -88,7 +88,18 @@ def wish(method: Any, rtol: Any, rtol_kind: Any, reproducible: Any) -> Wish:
         rtol = _number("rtol", rtol)
     if rtol_kind not in RTOL_KINDS:
         raise ValueError(f"rtol_kind is {rtol_kind!r}, but it must be one of {', '.join(RTOL_KINDS)}")
+    if not isinstance(reproducible, (bool, np.bool_)):
+        raise TypeError(f"reproducible is {reproducible!r}, but it takes True or False")
     return Wish(_word("method", method), rtol, rtol_kind, bool(reproducible))
+
+
+def data_type(name: str, value: Any) -> np.dtype[Any]:
+    """The value as a dtype in native byte order."""
+    try:
+        native: np.dtype[Any] = np.dtype(value).newbyteorder("=")
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}, but it takes a dtype, such as np.float32 or 'float32'") from None
+    return native
 
 
 def _word(name: str, value: Any) -> str:
@@ -98,10 +109,13 @@ def _word(name: str, value: Any) -> str:
 
 
 def _number(name: str, value: Any) -> float:
+    mistake = TypeError(f"{name} is {value!r}, but it takes a number or None")
+    if isinstance(value, (str, bytes, bool, np.bool_)):  # float() would take them
+        raise mistake
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}, but it takes a number or None") from None
+        raise mistake from None
     if not number >= 0:
         raise ValueError(f"{name} is {value!r}, but it must be zero or more, or None for direct summation or BLAS")
     return number

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .dialect import convolution, correlation, options, stand_in, wish
+from .dialect import convolution, correlation, data_type, options, stand_in, wish
 from .method import Array
 from .planner import Call, Plan, as_array
 from .problem import Padding, canonical
@@ -261,6 +260,6 @@ def plan(
     shape = canonical("x_shape", x_shape)
     if not isinstance(shape, tuple):
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
-    x = stand_in(shape, weight.dtype if x_dtype is None else np.dtype(x_dtype))
+    x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
     wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype)
     return Plan(convolution(rank, x, weight, bias, wanted, wish(method, rtol, rtol_kind, reproducible)))

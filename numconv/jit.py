@@ -25,7 +25,6 @@ numconv's from several Python threads needs the omp or tbb layer, as numba's man
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -49,7 +48,7 @@ OPTIONS = {"_nrt": False, "nogil": True, "boundscheck": False, "fastmath": False
 THREADSAFE_LAYERS = ("omp", "tbb")
 
 _PROCESS = os.getpid()
-_WORKQUEUE = threading.Lock()
+_WORKQUEUE = threading.RLock()
 
 
 @functools.lru_cache(maxsize=1)
@@ -73,11 +72,27 @@ class _PackageCache(_caching.FunctionCache):
     _impl_class = _PackageCacheImpl
 
 
+class _LateCache:
+    """The cache of a function, opened when it is first compiled: opening all of them would cost each import 7 ms."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @functools.cached_property
+    def _opened(self) -> Any:
+        try:
+            return _PackageCache(self._function)
+        except RuntimeError:
+            # Nowhere to write (a read-only install and home): compile in every process.
+            return _caching.NullCache()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened, name)
+
+
 def _compile(function: Callable[P, R], parallel: bool) -> Callable[P, R]:
     dispatcher = _numba.njit(function, parallel=parallel, **OPTIONS)
-    # Nowhere to write (a read-only install and home): compile in every process.
-    with contextlib.suppress(RuntimeError):
-        dispatcher._cache = _PackageCache(function)
+    dispatcher._cache = _LateCache(function)
     return cast("Callable[P, R]", dispatcher)
 
 
@@ -104,12 +119,16 @@ class Kernel(Generic[P, R]):
             return self.serial(*args, **kwargs)
         if layer() in THREADSAFE_LAYERS:
             return self.parallel(*args, **kwargs)
-        if not _WORKQUEUE.acquire(blocking=False):
-            return self.serial(*args, **kwargs)
         try:
-            return self.parallel(*args, **kwargs)
+            twin = self.parallel if _WORKQUEUE.acquire(blocking=False) else self.serial
+            return twin(*args, **kwargs)
         finally:
-            _WORKQUEUE.release()
+            # The lock itself knows whether it is this thread's, for Ctrl-C may come after any call: before the answer
+            # of `acquire` is stored, and inside contextlib.suppress.
+            try:  # noqa: SIM105
+                _WORKQUEUE.release()
+            except RuntimeError:
+                pass
 
 
 def njit(*, parallel: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:

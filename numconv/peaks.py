@@ -38,8 +38,11 @@ def spin_all(sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
 def copy_all(source: Array, target: Array, shares: int) -> None:
     """Target = source, in even shares."""
     for share in prange(shares):
-        for i in range(len(source) * share // shares, len(source) * (share + 1) // shares):
-            target[i] = source[i]
+        # Through slices: an index that might be negative keeps LLVM from using vectors, at a third of the speed.
+        first, end = len(source) * share // shares, len(source) * (share + 1) // shares
+        part, given = target[first:end], source[first:end]
+        for i in range(len(part)):
+            part[i] = given[i]
 
 
 def measure(repeats: int = 10) -> Peaks:

@@ -340,7 +340,7 @@ def as_array(name: str, value: Any) -> Array:
     if type(value) is not np.ndarray:
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(
-                f"the {name} is a MaskedArray, but its mask would be lost: fill it first with {name}.filled(0)"
+                f"the {name} is a MaskedArray, but its mask would be lost: fill it first with its filled(0)"
             )
         try:
             value = np.asarray(value)

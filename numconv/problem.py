@@ -154,6 +154,10 @@ class Problem:
         """Computed once: a Problem keys the caches of every call."""
         return self._hash
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: another process hashes strings otherwise, so the hash must not travel."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     def __str__(self) -> str:
         """One line: the tests' id, the benchmarks' key, the end of every error message."""
         dtypes = [self.x_dtype] + ([self.weight_dtype] if self.weight_dtype != self.x_dtype else [])
@@ -206,7 +210,7 @@ def canonical(name: str, value: Any) -> Any:
     """An option as a hashable value of ints and strings, so that it can key a cache."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, (tuple, list, np.ndarray)):
+    if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim):
         return tuple(canonical(name, entry) for entry in value)
     return integer(name, value)
 
@@ -221,6 +225,8 @@ def _per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tupl
         )
     if min(values) < minimum:
         refuse(ValueError, f"{name} is {value!r}, but every {name} must be at least {minimum}", line)
+    if max(values) >= 2**63:
+        refuse(ValueError, f"{name} is {value!r}, but every {name} must be below 2**63", line)
     return values
 
 
@@ -288,14 +294,16 @@ def _dtypes(x: np.dtype[Any], weight: np.dtype[Any], wanted: np.dtype[Any] | Non
     natural = accumulator if accumulator.kind in "iu" else np.result_type(x, weight)
     if wanted is None:
         return accumulator, natural
-    if wanted.kind not in "iufc" or not np.can_cast(natural, wanted, "same_kind"):
+    known = wanted.kind in "iufc" and wanted.itemsize <= (16 if wanted.kind == "c" else 8)
+    if not known or not np.can_cast(natural, wanted, "same_kind"):
         refuse(
             TypeError,
-            f"dtype is {wanted.name}, but a result of {natural.name} cannot become that: ask for a dtype of the same"
-            f" kind or wider, or convert the result with astype",
+            f"dtype is {wanted.name}, but a result of {natural.name} cannot become that: ask for an integer, float16 to"
+            f" float64, complex64 or complex128 of the same kind or wider, or convert the result with astype",
             line,
         )
-    return accumulator_dtype(np.result_type(x, wanted), weight, line), wanted
+    # Modulo 2**64, int64 and uint64 hold the same sums, while np.result_type of the two is float64.
+    return accumulator if wanted.kind in "iu" else accumulator_dtype(np.result_type(x, wanted), weight, line), wanted
 
 
 @functools.lru_cache(maxsize=4096)

@@ -58,7 +58,12 @@ class Geometry(NamedTuple):
     out_d: int
     out_h: int
     out_w: int
-    step: int
+    stride_d: int
+    stride_h: int
+    stride_w: int
+    dilation_d: int
+    dilation_h: int
+    dilation_w: int
     block_pixels: int
     block_channels: int
     relu: int
@@ -66,7 +71,8 @@ class Geometry(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """For each axis, [output position, tap] -> input position, or -1 in zero padding: strided views of one vector.
+    """For each axis, position in the padded input -> position in the input, or -1 in zero padding. One axis each, so
+    that one compiled kernel fits all.
 
     interior: [column tap] -> (first, end), the output columns whose input column is not in the padding.
     """
@@ -173,6 +179,8 @@ def _launch(problem: Problem, threads: int) -> tuple[Geometry, Sources]:
     period, segment = problem.segments
     kernel_d, kernel_h, kernel_w = (*ones, *problem.kernel)
     out_d, out_h, out_w = (*ones, *problem.out_spatial)
+    stride_d, stride_h, stride_w = (*ones, *problem.stride)
+    dilation_d, dilation_h, dilation_w = (*ones, *problem.dilation)
     geometry = Geometry(
         groups=problem.groups,
         taps=problem.taps,
@@ -184,14 +192,19 @@ def _launch(problem: Problem, threads: int) -> tuple[Geometry, Sources]:
         out_d=out_d,
         out_h=out_h,
         out_w=out_w,
-        step=problem.stride[-1],
+        stride_d=stride_d,
+        stride_h=stride_h,
+        stride_w=stride_w,
+        dilation_d=dilation_d,
+        dilation_h=dilation_h,
+        dilation_w=dilation_w,
         block_pixels=pixels,
         block_channels=channels,
         relu=int(problem.activation == "relu"),
         shares=threads,
     )
     depth, height, width = [
-        _axis(problem, axis) if axis >= 0 else np.zeros((1, 1), np.int64) for axis in range(-missing, problem.rank)
+        _axis(problem, axis) if axis >= 0 else np.zeros(1, np.int64) for axis in range(-missing, problem.rank)
     ]
     (before, _), size = problem.padding[-1], problem.spatial[-1]
     first = before - problem.dilation[-1] * np.arange(problem.kernel[-1])
@@ -202,16 +215,10 @@ def _launch(problem: Problem, threads: int) -> tuple[Geometry, Sources]:
 
 
 def _axis(problem: Problem, axis: int) -> Array:
-    """Where output position and tap meet the input on one axis; np.pad knows every padding mode."""
+    """Where the padded input's positions lie in the input on one axis; np.pad knows every padding mode."""
     mode: Any = PADDING_MODES[problem.padding_mode]
     outside = {"constant_values": -1} if mode == "constant" else {}
-    padded = np.pad(np.arange(problem.spatial[axis]), problem.padding[axis], mode, **outside)
-    return np.lib.stride_tricks.as_strided(
-        padded,
-        (problem.out_spatial[axis], problem.kernel[axis]),
-        (padded.itemsize * problem.stride[axis], padded.itemsize * problem.dilation[axis]),
-        writeable=False,
-    )
+    return np.pad(np.arange(problem.spatial[axis]), problem.padding[axis], mode, **outside)
 
 
 @njit(parallel=True)
@@ -328,7 +335,10 @@ def fill(
     od, oh = divmod(row, geometry.out_h)
     for t in range(len(panel)):
         channel = x[first_channel + ci]
-        gather(panel[t], pixels, channel, depth[:, kd], height[:, kh], width[:, kw], interior[kw], od, oh, ow, geometry)
+        planes = depth[kd * geometry.dilation_d :: geometry.stride_d]
+        rows = height[kh * geometry.dilation_h :: geometry.stride_h]
+        columns = width[kw * geometry.dilation_w :: geometry.stride_w]
+        gather(panel[t], pixels, channel, planes, rows, columns, interior[kw], od, oh, ow, geometry)
         kw += 1
         if kw == geometry.kernel_w:
             kw = 0
@@ -355,12 +365,15 @@ def gather(
     ow: int,
     geometry: Geometry,
 ) -> None:
-    """One row of the panel, from output pixel (od, oh, ow) on; x is (d, h, w). Of each output row, the interior is a
-    plain copy and the ends go through the table, where -1 stands for zero.
+    """One row of the panel, from output pixel (od, oh, ow) on; x is (d, h, w), and depth, height and width lead from
+    the output's positions to the input's. Of each output row, the interior is a plain copy and the ends go through
+    the table, where -1 stands for zero.
     """
     first, end = interior
-    # In the interior, output column o meets input column o*step + shift.
-    shift = width[min(first, len(width) - 1)] - first * geometry.step
+    # In the interior, output column o meets input column o*stride + shift.
+    shift = width[min(first, len(width) - 1)] - first * geometry.stride_w
+    # A plain 0 would meet uint64 in float64.
+    zero = x.dtype.type(0)
     start = 0
     while start < pixels:
         stop = min(pixels, start + geometry.out_w - ow)
@@ -374,18 +387,18 @@ def gather(
             high = max(min(end - to_column, stop), low)
             for j in range(start, low):
                 source = width[to_column + j]
-                target[j] = row[source] if source >= 0 else 0
-            if geometry.step == 1:
+                target[j] = row[source] if source >= 0 else zero
+            if geometry.stride_w == 1:
                 part = target[low:high]
                 middle = row[shift + to_column + low :]
                 for j in range(len(part)):
                     part[j] = middle[j]
             else:
                 for j in range(low, high):
-                    target[j] = row[shift + (to_column + j) * geometry.step]
+                    target[j] = row[shift + (to_column + j) * geometry.stride_w]
             for j in range(high, stop):
                 source = width[to_column + j]
-                target[j] = row[source] if source >= 0 else 0
+                target[j] = row[source] if source >= 0 else zero
         start = stop
         ow = 0
         oh += 1

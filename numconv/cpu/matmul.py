@@ -77,7 +77,7 @@ def expected_error(problem: Problem) -> float:
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    depth = problem.in_channels // problem.groups
+    depth = max(1, problem.in_channels // problem.groups)
     rate = EFFICIENCY * machine.flop_rate(problem.accumulator) * depth / (depth + HALF_DEPTH)
     return Work(problem.flops, rate, problem.bytes, 4e-6, 0.0)
 

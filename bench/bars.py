@@ -1,0 +1,165 @@
+"""The speeds that numconv promises, measured in one run: ``python bench/bars.py``; exits with 1 on a miss.
+
+Contenders of one bar take turns, round after round, with pauses in which the threads of the last one go to sleep (see
+`numconv.cli.timing`). A figure is the median over the rounds of what each round's best times give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from rich.table import Table
+from scipy.signal import correlate
+
+import numconv as nc
+from numconv import peaks
+from numconv.cli import timing
+from numconv.cli.console import console
+from numconv.cli.contenders import bare_product, check, padded, planned
+from numconv.cli.units import seconds
+from numconv.testing import CASES, RESNET50, Case, arrays
+
+PRODUCTS = tuple(case for case in RESNET50 if case.name.startswith("1x1"))
+TINY = Case("3x3 16 at 8", (1, 16, 8, 8), (16, 16, 3, 3))
+# One bottleneck of each stage: its widest product and its 3x3.
+STAGES = (
+    ("1x1 256->64 at 56", "3x3 64 at 56"),
+    ("1x1 512->128 at 28", "3x3 128 at 28"),
+    ("1x1 1024->256 at 14", "3x3 256 at 14"),
+    ("1x1 2048->512 at 7", "3x3 512 at 7"),
+)
+LOOPS = CASES["3x3 64 at 56"]
+
+
+class Bar(NamedTuple):
+    """One promise: what was compared, the figure, the limit, whether it holds."""
+
+    promise: str
+    layer: str
+    figure: str
+    limit: str
+    holds: bool
+
+
+def main() -> int:
+    """Measure every bar and print the table."""
+    parser = argparse.ArgumentParser(description="Measure the speeds that numconv promises; exit with 1 on a miss.")
+    parser.add_argument("--rounds", type=int, default=9, help="odd, so that the median is one of them (9)")
+    rounds = parser.parse_args().rounds
+    screen = console()
+    if warning := timing.busy():
+        screen.print(warning, style="yellow")
+    table = Table(title="What numconv promises", title_justify="left")
+    for head in ("promise", "layer", "figure", "limit", "holds"):
+        table.add_column(head, justify="right" if head in ("figure", "limit") else "left")
+    missed = 0
+    with screen.status("measuring") as status:
+        for measure in (products, tiny, alternation, loops):
+            for bar in measure(rounds):
+                status.update(f"{bar.promise}: {bar.layer}")
+                missed += not bar.holds
+                table.add_row(bar.promise, bar.layer, bar.figure, bar.limit, "yes" if bar.holds else "[bold red]NO")
+            table.add_section()
+    screen.print(table)
+    screen.print("All hold." if not missed else f"{missed} missed.")
+    return int(missed > 0)
+
+
+def products(rounds: int) -> Iterator[Bar]:
+    """1x1 layers against the bare product: a plan that fills `out` against np.matmul with `out`, conv2d, which makes
+    a new array, against np.matmul that makes one.
+    """
+    for case in PRODUCTS:
+        problem = case.problem()
+        x, weight, _ = arrays(problem)
+        rows, columns = weight.reshape(len(weight), -1), x.reshape(problem.batch, problem.taps, problem.pixels)
+        runs: dict[str, Callable[[], np.ndarray]] = {
+            "plan": planned(case, "auto", x, weight),
+            "bare out": bare_product(problem, x, weight),
+            "conv2d": lambda x=x, weight=weight: nc.conv2d(x, weight),
+            "bare": lambda rows=rows, columns=columns, shape=problem.out_shape: np.matmul(rows, columns).reshape(shape),
+        }
+        check(case, runs)
+        found = list(timing.rounds(runs, rounds))
+        yield over("plan / np.matmul, both with out", case.name, found, "plan", "bare out", 1.05, 5e-6)
+        yield over("conv2d / np.matmul, both without", case.name, found, "conv2d", "bare", 1.05, 20e-6)
+
+
+def over(
+    promise: str, layer: str, found: list[dict[str, float]], name: str, base: str, ratio: float, more: float
+) -> Bar:
+    """At most `ratio` times the base or `more` seconds on top of it, within each round."""
+    times = statistics.median(times[name] / times[base] for times in found)
+    longer = statistics.median(times[name] - times[base] for times in found)
+    figure = f"{times:.3f}, {longer * 1e6:+.1f} µs"
+    return Bar(promise, layer, figure, f"{ratio} or +{more * 1e6:.0f} µs", times <= ratio or longer <= more)
+
+
+def tiny(rounds: int) -> Iterator[Bar]:
+    """A small call without a plan: what a call costs besides its arithmetic."""
+    x, weight, _ = arrays(TINY.problem())
+    runs = {"conv2d": lambda: nc.conv2d(x, weight)}
+    check(TINY, runs)
+    time = timing.medians(runs, rounds)["conv2d"]
+    yield Bar("conv2d without a plan", TINY.name, seconds(time), "30 µs", time <= 30e-6)
+
+
+def alternation(rounds: int) -> Iterator[Bar]:
+    """A product, then loops, in turn: two pools of threads that spin against each other would show."""
+    for names in STAGES:
+        layers = []
+        for name, method in zip(names, ("matmul", "loops"), strict=True):
+            case = CASES[name]
+            x, weight, _ = arrays(case.problem())
+            layer = planned(case, method, x, weight)
+            check(case, {method: layer})
+            layers.append(layer)
+        product, kernel = layers
+
+        def both(product: Callable[[], object] = product, kernel: Callable[[], object] = kernel) -> None:
+            product()
+            kernel()
+
+        found = list(timing.rounds({"product": product, "kernel": kernel, "both": both}, rounds))
+        ratio = statistics.median(times["both"] / (times["product"] + times["kernel"]) for times in found)
+        yield Bar("alternating / parts", " + ".join(names), f"{ratio:.3f}", "1.1", ratio <= 1.1)
+
+
+def loops(rounds: int) -> Iterator[Bar]:
+    """Explicit loops against the machine, and against scipy in the fastest of three ways to call it."""
+    problem = LOOPS.problem()
+    x, weight, _ = arrays(problem)
+    image = padded(problem, x)[0]
+    runs: dict[str, Callable[[], np.ndarray]] = {
+        "loops": planned(LOOPS, "loops", x, weight),
+        # Over three axes, scipy adds up the channels by itself; over two, NumPy adds them up.
+        "three axes": lambda: np.concatenate([correlate(image, kernel, "valid") for kernel in weight])[None],
+        "two axes": lambda: np.stack([by_planes(image, kernel) for kernel in weight])[None],
+    }
+    check(LOOPS, runs)
+    found = list(timing.rounds(runs, rounds))
+    peak = peaks.measure().flops
+    rate = problem.flops / statistics.median(times["loops"] for times in found)
+    yield Bar(
+        "loops, GFLOP/s (of the FMA peak)",
+        LOOPS.name,
+        f"{rate / 1e9:.0f} ({rate / peak:.0%})",
+        "80 or 15%",
+        rate >= 80e9 or rate >= 0.15 * peak,
+    )
+    ratio = statistics.median(min(times["three axes"], times["two axes"]) / times["loops"] for times in found)
+    yield Bar("loops / scipy, in speed", LOOPS.name, f"{ratio:.0f}", "30", ratio >= 30)
+
+
+def by_planes(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """One output channel: the sum of the channels' correlations."""
+    return sum(correlate(plane, part, "valid") for plane, part in zip(image, kernel, strict=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""`info`: what numconv runs on, to put into a report."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .. import __version__, jit, peaks
+from ..cpu import loops
+from ..cpu.blas import blas_name, find_blas
+from ..machine import machine
+
+NAME = "info"
+SUMMARY = "tell the versions, the processor, the threads, the BLAS, the caches and the measured peaks"
+EXAMPLE = "python -m numconv info"
+
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "rich", "matplotlib", "scikit-image")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There is nothing to choose."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one fact a line."""
+    for name, value in facts(peaks.measure()).items():
+        print(f"{name:16}{value}")
+    return 0
+
+
+def facts(measured: peaks.Peaks) -> dict[str, str]:
+    """Everything that a time depends on, in words."""
+    on = machine(jit.threads())
+    held = "its threads are held while numconv's work" if find_blas() else "its threads cannot be held"
+    return {
+        "numconv": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "processor": f"{on.cpu}, vectors of {8 * on.vector_bytes} bits, {'with' if on.has_fma else 'without'} FMA",
+        "threads": f"{on.threads}, numba's {jit.layer()} layer",
+        "BLAS": f"{' '.join(blas_name().split())}; {held}",
+        "kernel cache": kernel_cache(),
+        "data caches": ", ".join(f"L{level} {size >> 10} KiB" for level, size in enumerate(on.caches, 1)),
+        "CUDA": cuda(),
+        "FMA peak": f"{measured.flops / 1e9:.0f} GFLOP/s, float32, measured",
+        "memory peak": f"{measured.bandwidth / 1e9:.1f} GB/s, read and written by a copy, measured",
+    }
+
+
+def version(package: str) -> str:
+    """Its version, or that it is not there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def kernel_cache() -> str:
+    """Where numba keeps the compiled kernels, and whether it can."""
+    kernel: Any = loops.correlate
+    folder = kernel.parallel.stats.cache_path
+    if folder is None:
+        return "none: no folder to write to, so kernels are compiled in every process"
+    try:
+        # On a read-only file system, as root, the permission bits do not tell.
+        with tempfile.TemporaryFile(dir=folder):
+            return f"{folder}, writable"
+    except OSError:
+        return f"{folder}, not writable" if Path(folder).is_dir() else f"{folder}, not there yet"
+
+
+def cuda() -> str:
+    """Why there is none: this version has methods for the CPU alone; and what a GPU method would find here."""
+    found = []
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        found.append("an NVIDIA driver is here")
+    except OSError:
+        found.append("no NVIDIA driver is here")
+    found.append("numba-cuda is installed" if importlib.util.find_spec("numba_cuda") else "numba-cuda is not installed")
+    return f"not used: every method of this version runs on the CPU ({' and '.join(found)})"

@@ -1,0 +1,154 @@
+"""The house stands: imports point down, and what belongs in one file is in no other. Read from the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from conftest import PACKAGE, ROOT
+
+from numconv.methods import METHODS
+
+METHOD_FILES = {method.__name__.removeprefix("numconv.") for method in METHODS}
+# From the roof down: a module imports only from lower floors. A new one must be given its place.
+FLOORS = (
+    {"__main__"},
+    {"cli"},
+    {"__init__"},
+    {"d2l", "functional", "explain"},
+    {"dialect"},
+    {"planner"},
+    {"methods"},
+    METHOD_FILES,
+    {"testing", "peaks"},
+    {"cpu.blas", "accuracy", "reference"},
+    {"method"},
+    {"cpu.simd", "jit", "machine", "problem"},
+)
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+# Packages of rooms: the command line's files may use one another, and a folder's own file is empty.
+FOLDERS = {"cli", "cpu"}
+
+
+def name_of(path):
+    """A file's name as in FLOORS: cpu/simd.py is cpu.simd, and all of cli/ is cli."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "cli" if parts[0] == "cli" else ".".join(parts)
+
+
+SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {path: tree for path, tree in SOURCES.items() if not (path.name == "__init__.py" and path.parent != PACKAGE)}
+EXISTING = {name_of(path) for path in MODULES}
+
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def absolute(path, node):
+    """What an import statement takes, as dotted names from the top."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    module = node.module.split(".") if node.module else []
+    if node.level:
+        package = ["numconv", *path.relative_to(PACKAGE).parent.parts]
+        module = package[: len(package) - node.level + 1] + module
+    return [".".join([*module, alias.name]) for alias in node.names]
+
+
+def imports(path):
+    """Everything that a file imports, at its top or inside a function."""
+    nodes = (node for node in ast.walk(MODULES[path]) if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return [name for node in nodes for name in absolute(path, node)]
+
+
+def packages(path):
+    """The first part of each import."""
+    return {dotted.partition(".")[0] for dotted in imports(path)}
+
+
+def room(dotted):
+    """The module of the package that a dotted name lies in, or None outside the package."""
+    top, *parts = dotted.split(".")
+    if top != "numconv":
+        return None
+    if parts and parts[0] == "cli":
+        return "cli"
+    while parts and ".".join(parts) not in EXISTING:
+        parts.pop()
+    return ".".join(parts) or "__init__"
+
+
+def attributes(path):
+    """Every dotted name that a file uses, such as os.environ."""
+    return {ast.unparse(node) for node in ast.walk(MODULES[path]) if isinstance(node, ast.Attribute)}
+
+
+@each_module
+def test_every_module_has_its_floor(path):
+    assert name_of(path) in FLOOR, "say in FLOORS where it stands"
+
+
+@each_module
+def test_imports_point_down(path):
+    here = name_of(path)
+    for dotted in imports(path):
+        there = room(dotted)
+        if there is None or there == here == "cli":
+            continue
+        assert FLOOR[there] > FLOOR[here], f"{here} imports {dotted}, which is not below it"
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.NAME)
+def test_a_method_imports_no_other_method_no_dialect_and_no_planner(method):
+    path = next(path for path in MODULES if f"numconv.{name_of(path)}" == method.__name__)
+    taken = {room(dotted) for dotted in imports(path)} - {None}
+    assert taken <= {"accuracy", "jit", "machine", "method", "problem", "cpu.simd", "cpu.blas"}
+
+
+def test_the_floors_name_no_module_that_is_gone():
+    assert set(FLOOR) - EXISTING - FOLDERS == set()
+
+
+@each_module
+def test_the_environment_is_read_in_jit_and_machine_alone(path):
+    if name_of(path) in ("jit", "machine"):
+        return
+    assert not {"os.environ", "os.getenv", "os.environb", "os.putenv"} & attributes(path)
+    assert not {"os.environ", "os.getenv"} & set(imports(path))
+
+
+@each_module
+def test_only_simd_emits_llvm_ir(path):
+    if name_of(path) != "cpu.simd":
+        assert not [dotted for dotted in imports(path) if dotted.startswith(("llvmlite.ir", "numba.extending"))]
+        assert "numba.extending" not in attributes(path)
+
+
+@each_module
+def test_only_jit_compiles_and_asks_numba_for_threads(path):
+    if name_of(path) == "jit":
+        return
+    compilers = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
+    threads = {"set_num_threads", "get_num_threads", "threading_layer", "config"}
+    names = {f"numba.{name}" for name in compilers | threads}
+    assert not names & (set(imports(path)) | attributes(path))
+
+
+@each_module
+def test_only_jit_takes_locks(path):
+    if name_of(path) != "jit":
+        assert not packages(path) & {"threading", "_thread", "multiprocessing"}
+
+
+@each_module
+def test_the_library_imports_scipy_and_torch_nowhere(path):
+    if name_of(path) not in ("cli", "__main__"):
+        assert not packages(path) & {"scipy", "torch", "rich", "matplotlib", "skimage"}
+
+
+FILES = sorted(path for folder in ("numconv", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_under_400_lines(path):
+    lines = path.read_text().count("\n")
+    assert lines < 400, "one file, one idea: split it"

@@ -1,0 +1,123 @@
+"""The 1x1 correlation is np.matmul on views: nothing copied, the same result however the product is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numconv as nc
+from numconv.cpu import blas, matmul
+from numconv.machine import machine
+from numconv.problem import describe
+from numconv.testing import EDGES, arrays, assert_matches
+
+ONE_BY_ONE = [case for case in EDGES if matmul.why_not(case.problem(), machine(1)) is None]
+# Complex numbers have no order, so no relu.
+PRODUCTS = [
+    pytest.param(case, dtype, id=f"{case.name} {dtype}")
+    for case in ONE_BY_ONE
+    for dtype in ("float32", "float64", "complex64", "complex128")
+    if not (dtype.startswith("complex") and case.options.get("activation"))
+]
+
+
+def run(problem, x, weight, bias, threads=1):
+    """The method by itself, with so many shares of the work."""
+    on = machine(threads)
+    out = np.full(problem.out_shape, np.nan, problem.accumulator)
+    scratch = np.empty(matmul.scratch_bytes(problem, on), np.uint8)
+    matmul.run(problem, on, matmul.prepare(problem, on, weight, bias), x.reshape(problem.x_shape), out, scratch)
+    return out
+
+
+def test_the_named_cases_have_products_with_and_without_batch_groups_and_bias():
+    assert len(ONE_BY_ONE) >= 7
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize(("case", "dtype"), PRODUCTS)
+def test_a_product_cut_into_any_number_of_parts_matches(case, dtype, threads):
+    problem = case.problem(dtype)
+    data = arrays(problem)
+    assert_matches(problem, run(problem, *data, threads=threads), matmul.error_bound(problem), *data)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("shape", [(1, 1), (15, 1), (16, 17), (100, 31), (1, 1000), (1000, 1)])
+def test_parts_cover_every_row_and_column(shape, threads):
+    co, pixels = shape
+    problem = describe(1, (1, 3, pixels), np.dtype("f8"), (co, 3, 1), np.dtype("f8"))
+    data = arrays(problem)
+    result = run(problem, *data, threads=threads)
+    np.testing.assert_allclose(result[0], data[1][:, :, 0] @ data[0][0], rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 100, 1000])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_cuts_ascend_from_the_first_to_the_last(length, parts):
+    cuts = [matmul.cut(length, parts, part) for part in range(parts + 1)]
+    assert cuts == sorted(cuts)
+    assert (cuts[0], cuts[-1]) == (0, length)
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_without_a_blas_to_hold_the_call_is_np_matmul(monkeypatch, bias, activation):
+    shapes = (2, (2, 8, 5, 7), np.dtype("f4"), (6, 4, 1, 1), np.dtype("f4"))
+    problem = describe(*shapes, *((6,), np.dtype("f4")) * bias, groups=2, activation=activation)
+    data = arrays(problem)
+    monkeypatch.setattr(matmul, "find_blas", lambda: None)
+    monkeypatch.delattr(matmul, "multiply")
+    assert_matches(problem, run(problem, *data), matmul.error_bound(problem), *data)
+
+
+def test_contiguous_input_and_output_are_not_copied(monkeypatch, rng):
+    if blas.find_blas() is None:
+        pytest.skip("NumPy's BLAS cannot be held here, so np.matmul itself takes the views")
+    seen = []
+    monkeypatch.setattr(matmul, "multiply", lambda loop, weight, x, out, *rest: seen.append((x, out)))
+    x, out = rng.standard_normal((3, 4, 5)), np.empty((2, 4, 5))
+    nc.corr2d_multi_in_out_1x1(x, rng.standard_normal((2, 3, 1, 1)))
+    nc.conv2d(x, rng.standard_normal((2, 3, 1, 1)), method="matmul", out=out)
+    assert [np.shares_memory(x, taken) for taken, _ in seen] == [True, True]
+    assert np.shares_memory(out, seen[1][1])
+
+
+def test_nan_and_inf_of_the_input_and_of_the_weight_stay_where_they_belong():
+    problem = describe(2, (1, 3, 5, 40), np.dtype("f4"), (20, 3, 1, 1), np.dtype("f4"))
+    x, weight, _ = arrays(problem)
+    x, weight = np.rint(x * 8), np.rint(weight * 8)  # small integers: every order of summation gives the same
+    x[0, 1, 2, 3], x[0, 2, 4, 39], weight[17, 0] = np.nan, np.inf, np.nan
+    expected = np.einsum("ncij,ockl->noij", x, weight)
+    np.testing.assert_array_equal(run(problem, x, weight, None, threads=2), expected)
+
+
+def test_relu_keeps_nan_and_ends_at_zero():
+    x = np.array([[[np.nan, -np.inf, np.inf, -1, 1]]], np.float32)
+    for method in ("matmul", "loops"):
+        result = nc.conv1d(x, np.ones((1, 1, 1), np.float32), activation="relu", method=method)
+        np.testing.assert_array_equal(result[0, 0], [np.nan, 0, np.inf, 0, 1])
+        assert not np.signbit(result[0, 0, 1:]).any()
+
+
+def test_nothing_leaks_from_an_uninitialised_output():
+    problem = describe(2, (1, 8, 9, 9), np.dtype("f4"), (6, 8, 1, 1), np.dtype("f4"))
+    assert np.isfinite(run(problem, *arrays(problem), threads=2)).all(), "run starts from an output full of NaN"
+
+
+REFUSALS = {
+    "taps": (describe(2, (1, 2, 5, 5), np.dtype("f4"), (3, 2, 3, 1), np.dtype("f4")),
+             "the kernel has 3 taps, but a matrix product takes 1x1"),
+    "stride": (describe(2, (1, 2, 5, 5), np.dtype("f4"), (3, 2, 1, 1), np.dtype("f4"), stride=2),
+               "stride and padding would need a copy of the input: a matrix product takes neither"),
+    "padding": (describe(2, (1, 2, 5, 5), np.dtype("f4"), (3, 2, 1, 1), np.dtype("f4"), padding=((0, 0), (0, 1))),
+                "stride and padding would need a copy of the input: a matrix product takes neither"),
+    "integers": (describe(2, (1, 2, 5, 5), np.dtype("i4"), (3, 2, 1, 1), np.dtype("i4")),
+                 "int64 sums must be exact, but a BLAS takes floating-point numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_is_no_product_of_floats_is_refused(name):
+    problem, sentence = REFUSALS[name]
+    assert matmul.why_not(problem, machine(1)) == sentence

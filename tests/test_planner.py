@@ -1,0 +1,242 @@
+"""The planner asks each method, admits by the caller's wishes, and takes the fastest; a Plan keeps the choice."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+import types
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import numconv as nc
+from numconv import planner
+from numconv.machine import machine
+from numconv.method import Work
+from numconv.methods import METHODS
+from numconv.planner import Wish, candidates, choose, seconds
+from numconv.problem import describe
+from numconv.testing import CASES, EDGES
+
+ON = machine(2)
+# Of enough terms for the expected error to be well under the proved bound.
+ONE_BY_ONE = describe(2, (1, 300, 4, 4), np.dtype("f4"), (2, 300, 1, 1), np.dtype("f4"))
+
+
+def method(name, running=1.0, preparing=0.0, refusal=None, reproducible=False, expected=1e-6, bound=1e-4):
+    """A method that does nothing but answer the planner's questions; times in seconds."""
+    return types.SimpleNamespace(
+        NAME=name,
+        REPRODUCIBLE=reproducible,
+        why_not=lambda problem, on: refusal,
+        error_bound=lambda problem: bound,
+        expected_error=lambda problem: expected,
+        work=lambda problem, on: Work(running, 1.0, 0.0, 0.0, preparing * on.bandwidth),
+        scratch_bytes=lambda problem, on: 7,
+    )
+
+
+@pytest.fixture
+def offer(monkeypatch):
+    """Put other methods into the table."""
+    return lambda *methods: monkeypatch.setattr(planner, "METHODS", methods)
+
+
+def chosen(prepared=False, **wish):
+    return choose(ONE_BY_ONE, ON, Wish(**wish), prepared).NAME
+
+
+def test_the_roofline_is_the_slower_of_computing_and_moving_plus_the_launch():
+    assert seconds(Work(flops=6e9, rate=3e9, bytes=0, overhead=0.5, prepare_bytes=0), ON) == (0, 2.5)
+    moving = Work(flops=0, rate=1, bytes=3 * ON.bandwidth, overhead=1, prepare_bytes=2 * ON.bandwidth)
+    assert seconds(moving, ON) == (2, 4)
+
+
+def test_the_fastest_wins_and_the_first_of_equals(offer):
+    offer(method("slow", 3), method("quick", 1), method("equal", 1))
+    assert chosen() == "quick"
+
+
+def test_a_call_counts_preparing_and_a_plan_does_not(offer):
+    offer(method("packs", 1, preparing=5), method("plain", 2))
+    assert chosen() == "plain"
+    assert chosen(prepared=True) == "packs"
+
+
+def test_one_that_refuses_is_not_taken_however_fast(offer):
+    offer(method("quick", 1, refusal="it cannot"), method("slow", 2))
+    assert chosen() == "slow"
+    with pytest.raises(ValueError, match="method='quick' does not serve: it cannot; 'auto' finds one that does"):
+        chosen(method="quick")
+
+
+def test_a_name_overrides_the_times_alone(offer):
+    offer(method("quick", 1), method("slow", 2))
+    assert chosen(method="slow") == "slow"
+
+
+@pytest.mark.parametrize(
+    ("wish", "name"),
+    [
+        ({}, "quick"),
+        ({"reproducible": True}, "direct"),
+        ({"rtol": 1e-6}, "quick"),
+        ({"rtol": 0.99e-6}, "direct"),
+        ({"rtol": 1e-4, "rtol_kind": "bound"}, "quick"),
+        ({"rtol": 0.99e-4, "rtol_kind": "bound"}, "direct"),
+        ({"rtol": 1.0, "reproducible": True}, "direct"),
+        ({"rtol": 0.0}, "direct"),
+    ],
+    ids=str,
+)
+def test_wishes_admit_and_exclude(offer, wish, name):
+    offer(method("quick", 1), method("direct", 2, reproducible=True, expected=1e-3, bound=1e-2))
+    assert chosen(**wish) == name
+
+
+@pytest.mark.parametrize("case", EDGES, ids=lambda case: case.name)
+@pytest.mark.parametrize("wish", [{}, {"reproducible": True}, {"rtol": 0.0}], ids=str)
+def test_auto_finds_a_method_for_every_case(case, wish):
+    assert choose(case.problem(), ON, Wish(**wish), False) in METHODS
+
+
+@pytest.mark.parametrize(
+    ("wish", "refusals"),
+    [
+        ({}, {"matmul": None, "loops": None}),
+        ({"method": "loops"}, {"matmul": "method='loops' was asked for", "loops": None}),
+        ({"reproducible": True},
+         {"matmul": "it leaves the one order of summation, and reproducible=True excludes that", "loops": None}),
+        ({"rtol": 1e-9}, {"matmul": "its expected error is 8.3e-06, over rtol=1e-09", "loops": None}),
+        ({"rtol": 1e-5}, {"matmul": None, "loops": None}),
+        ({"rtol": 1e-5, "rtol_kind": "bound"},
+         {"matmul": "its proved error bound is 1.8e-05, over rtol=1e-05", "loops": None}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_candidates_tell_each_methods_refusal_by_its_text(wish, refusals):
+    found = candidates(ONE_BY_ONE, ON, Wish(**wish))
+    assert {candidate.name: candidate.refusal for candidate in found} == refusals
+
+
+def test_candidates_of_one_that_refuses_have_no_time():
+    refused, served = candidates(CASES["plain"].problem(), ON, Wish())
+    assert (refused.name, refused.seconds, refused.flops, refused.scratch_bytes) == ("matmul", None, None, None)
+    assert served.seconds > 0
+    assert served.flops >= CASES["plain"].problem().flops
+
+
+def test_a_matrix_product_serves_1x1_layers_and_loops_the_rest():
+    for shape, weight, name in (
+        ((1, 256, 14, 14), (1024, 256, 1, 1), "matmul"),
+        ((1, 64, 56, 56), (64, 64, 3, 3), "loops"),
+    ):
+        assert nc.explain(nc.conv2d, shape, weight).chosen == name
+
+
+# Plans.
+
+
+@pytest.fixture
+def layer(rng):
+    """Input, weight and bias of a small layer."""
+    return [rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 8, 9), (4, 3, 3, 3), (4,))]
+
+
+def test_a_plan_gives_what_a_call_gives(layer):
+    x, weight, bias = layer
+    options = {"stride": 2, "padding": "same", "activation": "relu"}
+    planned = nc.plan(x.shape, weight, bias, **options)
+    np.testing.assert_array_equal(planned(x), nc.conv2d(x, weight, bias, **options))
+
+
+def test_a_plan_of_one_image_takes_one_image(layer):
+    x, weight, bias = layer
+    planned = nc.plan(x[0].shape, weight, bias)
+    np.testing.assert_array_equal(planned(x[0]), nc.conv2d(x[0], weight, bias))
+    with pytest.raises(ValueError, match="this plan takes"):
+        planned(x[:1])
+
+
+@pytest.mark.parametrize("method", ["loops", "matmul"])
+def test_later_edits_of_the_weights_have_no_effect(rng, method):
+    x, weight, bias = rng.standard_normal((1, 3, 4)), rng.standard_normal((2, 3, 1)), rng.standard_normal(2)
+    planned = nc.plan(x.shape, weight, bias, method=method)
+    expected = planned(x)
+    weight[:] = 0
+    bias[:] = 0
+    np.testing.assert_array_equal(planned(x), expected)
+
+
+def test_a_plan_writes_where_it_is_told_and_returns_it(layer):
+    x, weight, bias = layer
+    planned = nc.plan(x.shape, weight, bias)
+    out = np.empty((2, 4, 6, 7), np.float32)
+    assert planned(x, out=out) is out
+    np.testing.assert_array_equal(out, planned(x))
+
+
+def test_a_plan_takes_lists_and_the_dtype_it_was_made_for():
+    planned = nc.plan((1, 4), [[[1, -1]]], x_dtype=np.int8)
+    assert planned.problem.x_dtype == np.int8
+    assert planned(np.array([[3, 2, 1, 5]], np.int8)).tolist() == [[1, 1, -4]]
+    assert nc.plan((1, 4), [[[1, -1]]])([[3, 2, 1, 5]]).tolist() == [[1, 1, -4]]
+
+
+def test_a_plan_tells_what_it_will_do(layer):
+    x, weight, bias = layer
+    planned = nc.plan(x.shape, weight, bias)
+    assert planned.problem == describe(2, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype)
+    assert planned.method == "loops"
+    assert planned.seconds > 0
+    assert planned.error_bound == METHODS[1].error_bound(planned.problem)
+    assert planned.expected_error == METHODS[1].expected_error(planned.problem)
+    assert planned.prepared_bytes == weight.nbytes + bias.nbytes
+    assert planned.scratch_bytes > 0
+    assert str(planned.problem) in repr(planned)
+    assert "loops" in repr(planned)
+
+
+def test_a_plan_keeps_one_scratch_for_each_call_in_flight(layer):
+    x, weight, _ = layer
+    planned = nc.plan(x.shape, weight)
+    for _ in range(5):
+        planned(x)
+    with pytest.raises(ValueError, match="this plan takes"):
+        planned(x[:1])
+    with pytest.raises(TypeError, match="out has dtype"):
+        planned(x, out=np.empty((2, 4, 6, 7)))
+    (free,) = planned._free.values()
+    assert len(free) == 1
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(planned, [x] * 40))
+    assert 1 <= len(free) <= 4
+
+
+def test_a_plan_follows_the_number_of_threads(layer, set_threads):
+    x, weight, _ = layer
+    planned = nc.plan(x.shape, weight)
+    expected = planned(x)
+    set_threads(1)
+    np.testing.assert_array_equal(planned(x), expected)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan))])
+def test_a_copied_or_pickled_plan_does_the_same(layer, again):
+    x, weight, bias = layer
+    planned = nc.plan(x.shape, weight, bias, padding=1)
+    expected = planned(x)
+    other = again(planned)
+    np.testing.assert_array_equal(other(x), expected)
+    assert (other.problem, other.method, repr(other)) == (planned.problem, planned.method, repr(planned))
+
+
+def test_explain_and_plan_agree_with_the_call_on_the_method():
+    for case in EDGES:
+        function = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}[case.rank]
+        options = {**case.options, **({"bias": case.weight_shape[:1]} if case.bias else {})}
+        explained = nc.explain(function, case.x_shape, case.weight_shape, **options)
+        assert explained.problem == dataclasses.replace(case.problem(), x_dtype=np.dtype("f4"))
+        assert explained.chosen in {candidate.name for candidate in explained.candidates if not candidate.refusal}
