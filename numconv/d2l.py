@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from .dialect import correlation
 from .method import Array
 from .planner import Call, Options, Wish, as_array
-from .problem import integer
+from .validate import integer
 
 __all__ = ["corr2d", "corr2d_multi_in", "corr2d_multi_in_out", "corr2d_multi_in_out_1x1", "pool2d", "trans_conv"]
 

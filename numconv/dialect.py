@@ -15,7 +15,7 @@ import numpy as np
 
 from .method import Array
 from .planner import Call, Options, Wish, as_array, execute
-from .problem import canonical, integer
+from .validate import canonical, integer
 
 P = ParamSpec("P")
 RTOL_KINDS = ("expected", "bound")

@@ -113,7 +113,7 @@ def explain(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Expla
     >>> import numconv as nc
     >>> thoughts = nc.explain(nc.conv2d, (1, 64, 56, 56), (64, 64, 3, 3), padding=1)
     >>> thoughts.chosen
-    'loops'
+    'tiled'
     >>> thoughts.candidates[0].refusal
     'the kernel has 9 taps, but a matrix product takes 1x1'
 

@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from .dialect import convolution, correlation, data_type, options, stand_in, wish
 from .method import Array
 from .planner import Call, Plan, as_array
-from .problem import Padding, canonical
+from .problem import Padding
+from .validate import canonical
 
 __all__ = ["conv1d", "conv2d", "conv3d", "plan"]
 

@@ -35,6 +35,10 @@ class Machine:
     has_fma: bool
     caches: tuple[int, ...]
 
+    def lanes(self, dtype: np.dtype[Any]) -> int:
+        """Elements of a dtype in a vector."""
+        return self.vector_bytes // dtype.itemsize
+
     def flop_rate(self, dtype: np.dtype[Any]) -> float:
         """The fused multiply-add peak of all threads in real operations, for a dtype's real part."""
         real = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize

@@ -1,11 +1,19 @@
 """Every method, in the order in which ties are settled: the one place that lists them.
 
-To add one, write a module to the contract of method.py and put it in the table.
+To add one, write a module to the contract of method.py and put it in the table. The modules are imported by the
+first call that plans, since numba takes a while to set up their kernels and `import numconv` should not.
 """
 
 from __future__ import annotations
 
-from .cpu import loops, matmul
+import functools
+
 from .method import Method
 
-METHODS: tuple[Method, ...] = (matmul, loops)
+
+@functools.cache
+def methods() -> tuple[Method, ...]:
+    """The table."""
+    from .cpu import loops, matmul, tiled
+
+    return (matmul, tiled, loops)

@@ -17,8 +17,9 @@ import numpy as np
 from . import jit
 from .machine import Machine, machine
 from .method import Array, Method, Work
-from .methods import METHODS
-from .problem import Problem, describe, refuse
+from .methods import methods
+from .problem import Problem
+from .validate import describe, refuse
 
 
 class Options(NamedTuple):
@@ -94,7 +95,7 @@ def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str |
 def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ...]:
     """What the planner thinks of each method."""
     found = []
-    for method in METHODS:
+    for method in methods():
         refusal = _refusal(method, problem, on, wish)
         served = method.why_not(problem, on) is None
         work = method.work(problem, on) if served else None
@@ -117,12 +118,12 @@ def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ..
 
 def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
     """The fastest method that is admitted; `prepared` leaves the preparing out of the reckoning."""
-    names = [method.NAME for method in METHODS]
+    names = [method.NAME for method in methods()]
     if wish.method not in ("auto", *names):
         refuse(ValueError, f"method is {wish.method!r}, but it must be one of auto, {', '.join(names)}", problem)
     best: tuple[float, Method] | None = None
     refusal = ""
-    for method in METHODS:
+    for method in methods():
         reason = _refusal(method, problem, on, wish)
         if reason is None:
             preparing, running = seconds(method.work(problem, on), on)
@@ -276,7 +277,7 @@ class Plan:
         self._connect()
 
     def _connect(self) -> None:
-        self._module = next(method for method in METHODS if self.method == method.NAME)
+        self._module = next(method for method in methods() if self.method == method.NAME)
         self._x_shape = self.problem.x_shape[not self._batched :]
         self._out_shape = self.problem.out_shape[not self._batched :]
         # Free scratch by size. A deque's append and pop are atomic, so calls from many threads share it.

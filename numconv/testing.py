@@ -9,7 +9,8 @@ import numpy as np
 
 from . import reference
 from .method import Array
-from .problem import Problem, canonical, describe
+from .problem import Problem
+from .validate import canonical, describe
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 from numconv import jit, reference
 from numconv.accuracy import any_order_bound, any_order_expected, direct_bound, direct_expected
 from numconv.machine import machine
-from numconv.methods import METHODS
-from numconv.problem import describe
+from numconv.methods import methods as table
 from numconv.testing import CASES, EDGES, arrays, assert_matches, tolerance
+from numconv.validate import describe
 
 UNIT = 2.0**-24
 
@@ -44,7 +44,7 @@ def worst(rng, taps, name):
     return x, weight
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.NAME)
+@pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
 @pytest.mark.parametrize("taps", [1, 2, 7, 100, 3000, 20_000])
 @pytest.mark.parametrize(
     "name",
@@ -60,11 +60,13 @@ def test_no_chosen_input_breaks_the_proved_bound(rng, method, taps, name):
     assert_matches(problem, out, method.error_bound(problem), x, weight, None)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.NAME)
+@pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
 @pytest.mark.parametrize("taps", [3, 300, 10_000])
 def test_random_inputs_stay_within_the_expected_error(method, taps, dtype):
     problem, on = line(taps, dtype, bias=True), machine(jit.threads())
+    if method.why_not(problem, on) is not None:
+        return
     x, weight, bias = arrays(problem)
     out = np.empty(problem.out_shape, problem.accumulator)
     prepared = method.prepare(problem, on, weight, bias)

@@ -10,7 +10,7 @@ import pytest
 import numconv as nc
 from numconv import jit
 from numconv.machine import machine
-from numconv.methods import METHODS
+from numconv.methods import methods as table
 from numconv.testing import CASES, EDGES, arrays, assert_matches
 
 FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
@@ -21,7 +21,7 @@ DTYPES = [
 FEW = ("bias", "stride and dilation", "circular", "groups", "1x1 bias relu", "1x1 groups", "3-D", "no input channels")
 GUARD = 64
 
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.NAME)
+methods = pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
 
 
 def problems():

@@ -209,7 +209,7 @@ OPTIONS = [
 ]
 
 METHODS = [
-    error(ValueError, f"method is 'fft', but it must be one of auto, matmul, loops {LINE}", conv(method="fft")),
+    error(ValueError, f"method is 'fft', but it must be one of auto, matmul, tiled, loops {LINE}", conv(method="fft")),
     error(TypeError, f"method is None, but it takes a word: {HELP}", conv(method=None)),
     error(
         ValueError,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import numconv as nc
-from numconv.problem import refuse
+from numconv.validate import refuse
 
 ONES = np.ones((5, 5))
 NUMBERS = "but numconv takes bool, integers, floats and complex numbers: convert it with astype"
@@ -135,7 +135,9 @@ POOLS = [
     error(ValueError, "X has 3 axes and shape (1, 5, 5), but pool2d takes 2: (h, w)", nc.pool2d, ONES[None], (2, 2)),
     error(TypeError, "pool_size is 2, but it takes two integers (ph, pw)", nc.pool2d, ONES, 2),
     error(ValueError, "pool_size is (2, 2, 2), but it takes two integers (ph, pw)", nc.pool2d, ONES, (2, 2, 2)),
-    error(TypeError, "pool_size is 2.5 of type float, but it takes an integer: round it first", nc.pool2d, ONES, (2.5, 2)),
+    error(
+        TypeError, "pool_size is 2.5 of type float, but it takes an integer: round it first", nc.pool2d, ONES, [2.5, 2]
+    ),
     error(ValueError, "pool_size is 0x2, but it must be at least 1x1 and at most X's 5x5", nc.pool2d, ONES, (0, 2)),
     error(ValueError, "pool_size is 2x6, but it must be at least 1x1 and at most X's 5x5", nc.pool2d, ONES, (2, 6)),
     error(ValueError, "mode is 'min', but it must be one of max, avg", nc.pool2d, ONES, (2, 2), "min"),

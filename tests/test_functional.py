@@ -10,8 +10,8 @@ import scipy.signal
 
 import numconv as nc
 from numconv import reference
-from numconv.problem import canonical, describe
 from numconv.testing import EDGES, arrays
+from numconv.validate import canonical, describe
 
 FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
 

@@ -7,9 +7,11 @@ import ast
 import pytest
 from conftest import PACKAGE, ROOT
 
-from numconv.methods import METHODS
+from numconv.methods import methods as table
 
-METHOD_FILES = {method.__name__.removeprefix("numconv.") for method in METHODS}
+# What methods are made of: no method itself.
+PARTS = {"cpu.blas", "cpu.panel", "cpu.window", "cpu.pixel_tiles", "cpu.channel_tiles"}
+METHOD_FILES = {method.__name__.removeprefix("numconv.") for method in table()}
 # From the roof down: a module imports only from lower floors. A new one must be given its place.
 FLOORS = (
     {"__main__"},
@@ -21,9 +23,11 @@ FLOORS = (
     {"methods"},
     METHOD_FILES,
     {"testing", "peaks"},
-    {"cpu.blas", "accuracy", "reference"},
-    {"method"},
-    {"cpu.simd", "jit", "machine", "problem"},
+    {"cpu.pixel_tiles", "cpu.channel_tiles"},
+    {"cpu.window", "cpu.panel", "cpu.blas", "accuracy", "reference"},
+    {"method", "cpu.simd"},
+    {"validate"},
+    {"jit", "machine", "problem"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Packages of rooms: the command line's files may use one another, and a folder's own file is empty.
@@ -97,11 +101,11 @@ def test_imports_point_down(path):
         assert FLOOR[there] > FLOOR[here], f"{here} imports {dotted}, which is not below it"
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.NAME)
+@pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
 def test_a_method_imports_no_other_method_no_dialect_and_no_planner(method):
     path = next(path for path in MODULES if f"numconv.{name_of(path)}" == method.__name__)
     taken = {room(dotted) for dotted in imports(path)} - {None}
-    assert taken <= {"accuracy", "jit", "machine", "method", "problem", "cpu.simd", "cpu.blas"}
+    assert taken <= {"accuracy", "jit", "machine", "method", "problem", "cpu.simd", *PARTS}
 
 
 def test_the_floors_name_no_module_that_is_gone():

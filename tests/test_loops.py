@@ -10,8 +10,8 @@ import pytest
 
 from numconv.cpu import loops
 from numconv.machine import machine
-from numconv.problem import describe
 from numconv.testing import EDGES, Case, arrays
+from numconv.validate import describe
 
 SMALL = [case for case in EDGES if not case.name.startswith("segments") and case.name != "large kernel"]
 # Across the boundaries of segments and panels: more than 8192 taps by channels, by rows, by one row, in three axes.

@@ -8,8 +8,8 @@ import pytest
 import numconv as nc
 from numconv.cpu import blas, matmul
 from numconv.machine import machine
-from numconv.problem import describe
 from numconv.testing import EDGES, arrays, assert_matches
+from numconv.validate import describe
 
 ONE_BY_ONE = [case for case in EDGES if matmul.why_not(case.problem(), machine(1)) is None]
 # Complex numbers have no order, so no relu.

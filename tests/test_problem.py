@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from exact import starts_afresh
 
-from numconv.problem import SEGMENT, accumulator_dtype, canonical, describe
+from numconv.problem import SEGMENT
+from numconv.validate import accumulator_dtype, canonical, describe
 
 F4 = np.dtype(np.float32)
 INTEGERS = [np.dtype(name) for name in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")]
@@ -200,7 +201,7 @@ def test_a_pickled_problem_is_the_same_key_in_another_process(run_python, tmp_pa
     printed = run_python(
         """
         import pickle, numpy as np
-        from numconv.problem import describe
+        from numconv.validate import describe
         kind = np.dtype("f4")
         made = describe(1, (1, 1, 9), kind, (1, 1, 3), kind)
         print(pickle.load(open("problem", "rb")) in {made})

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 import numconv as nc
 from numconv import jit
 from numconv.machine import machine
-from numconv.methods import METHODS
-from numconv.problem import PADDING_MODES, describe
+from numconv.methods import methods as table
+from numconv.problem import PADDING_MODES
 from numconv.testing import arrays, assert_matches
+from numconv.validate import describe
 
-LOOPS = METHODS[-1]
+LOOPS = table()[-1]
 FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
 DTYPES = ("float32", "float64", "complex64", "int64", "uint8")
 SIZES = {1: 40, 2: 9, 3: 4}
@@ -82,7 +83,7 @@ def run(method, problem, x, weight, bias, threads):
 @given(problem=problems(), seed=st.integers(0, 2**32))
 def test_every_method_refuses_or_matches_the_oracle(problem, seed):
     data = arrays(problem, seed)
-    for method in METHODS:
+    for method in table():
         if method.why_not(problem, machine(jit.threads())) is None:
             result = call(problem, *data, method=method.NAME)
             assert_matches(problem, result, method.error_bound(problem), *data)

@@ -9,8 +9,8 @@ import pytest
 import scipy.signal
 
 from numconv import reference
-from numconv.problem import describe
 from numconv.testing import EDGES, arrays
+from numconv.validate import describe
 
 SMALL = [case for case in EDGES if case.problem().products < 30_000]
 

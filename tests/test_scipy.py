@@ -9,8 +9,8 @@ import scipy.signal
 
 import numconv as nc
 from numconv.accuracy import direct_bound
-from numconv.problem import describe
 from numconv.testing import tolerance
+from numconv.validate import describe
 
 DTYPES = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),

@@ -10,7 +10,7 @@ import pytest
 
 import numconv as nc
 from numconv import jit
-from numconv.cpu import loops, matmul
+from numconv.cpu import matmul, tiled
 
 # The same arrays and results in every script and here.
 SETTING = """
@@ -110,7 +110,7 @@ assert not np.isnan(out).any()
     )
 
 
-@pytest.mark.parametrize(("size", "module", "kernel"), [(3, loops, "correlate"), (1, matmul, "multiply")])
+@pytest.mark.parametrize(("size", "module", "kernel"), [(3, tiled, "correlate"), (1, matmul, "multiply")])
 def test_the_number_of_threads_is_numbas_at_each_call(monkeypatch, set_threads, size, module, kernel):
     shares = []
     monkeypatch.setattr(module, kernel, lambda *args: shares.append(args[-1].shares))

@@ -12,7 +12,8 @@ from .. import conv1d, conv2d, conv3d, cost
 from .. import explain as thoughts_on
 from ..dialect import RTOL_KINDS, stand_in
 from ..explain import Explanation
-from ..problem import PADDING_MODES, PADDING_NAMES
+from ..problem import PADDING_MODES
+from ..validate import PADDING_NAMES
 from .command import UsageError
 from .units import seconds
 

@@ -30,6 +30,7 @@ class Style(NamedTuple):
 
 STYLES = {
     "loops": Style("numconv loops", "o", "#b2182b", "#b2182b", "white"),
+    "tiled": Style("numconv tiled", "D", "#e08214", "#e08214", "white"),
     "matmul": Style("numconv matmul", "s", "#2166ac", "#2166ac", "white"),
     "np.matmul": Style("np.matmul on patches unrolled beforehand", "s", "white", "#2166ac", "#2166ac"),
 }
@@ -151,12 +152,13 @@ def apart(pixels: np.ndarray[Any, Any], distance: float) -> None:
 
 def draw_names(figure: Figure, layers: Sequence[dict[str, Any]]) -> None:
     """Number, name and rates of each layer, beside the plot."""
-    columns = ((0.715, "right"), (0.725, "left"), (0.925, "right"), (0.985, "right"))
-    rows = [("", "layer", "loops", "BLAS")]
+    columns = ((0.715, "right"), (0.725, "left"), (0.905, "right"), (0.948, "right"), (0.99, "right"))
+    rows = [("", "layer", "loops", "tiled", "BLAS")]
     for number, row in enumerate(layers, 1):
         rates = row["gflops"]
         blas = rates.get("matmul", rates.get("np.matmul"))
-        rows.append((str(number), row["name"], f"{rates['loops']:.0f}", "-" if blas is None else f"{blas:.0f}"))
+        figures = ("-" if rate is None else f"{rate:.0f}" for rate in (rates["loops"], rates["tiled"], blas))
+        rows.append((str(number), row["name"], *figures))
     for line, cells in enumerate(rows):
         for cell, (x, side) in zip(cells, columns, strict=True):
             figure.text(x, 0.86 - 0.041 * line, cell, ha=side, size=9.5, color=QUIET if line == 0 else INK)

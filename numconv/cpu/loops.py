@@ -25,7 +25,8 @@ from ..accuracy import direct_bound, direct_expected
 from ..jit import njit
 from ..machine import Machine
 from ..method import Array, Work
-from ..problem import PADDING_MODES, Problem
+from ..problem import Problem
+from .panel import Geometry, Sources, fill, find_sources
 from .simd import multiply_add
 
 NAME = "loops"
@@ -42,45 +43,7 @@ ROW_COST = 1000
 PIXEL_COST = 8
 CHANNEL_COST = 14
 # Share of the FMA peak that it was measured to run at, by the accumulator's kind (bench/test_resnet50.py).
-EFFICIENCY = {"f": 0.42, "c": 0.15, "i": 0.1, "u": 0.1}
-
-
-class Geometry(NamedTuple):
-    """The integers of a launch. Axes are padded to three on the left: a 1-D Problem has depth and height 1."""
-
-    groups: int
-    taps: int
-    period: int
-    segment: int
-    kernel_d: int
-    kernel_h: int
-    kernel_w: int
-    out_d: int
-    out_h: int
-    out_w: int
-    stride_d: int
-    stride_h: int
-    stride_w: int
-    dilation_d: int
-    dilation_h: int
-    dilation_w: int
-    block_pixels: int
-    block_channels: int
-    relu: int
-    shares: int
-
-
-class Sources(NamedTuple):
-    """For each axis, position in the padded input -> position in the input, or -1 in zero padding. One axis each, so
-    that one compiled kernel fits all.
-
-    interior: [column tap] -> (first, end), the output columns whose input column is not in the padding.
-    """
-
-    depth: Array
-    height: Array
-    width: Array
-    interior: Array
+EFFICIENCY = {"f": 0.7, "c": 0.15, "i": 0.1, "u": 0.1}
 
 
 class Prepared(NamedTuple):
@@ -90,16 +53,11 @@ class Prepared(NamedTuple):
     bias: Array
 
 
+error_bound, expected_error = direct_bound, direct_expected
+
+
 def why_not(problem: Problem, machine: Machine) -> str | None:
     return None
-
-
-def error_bound(problem: Problem) -> float:
-    return direct_bound(problem)
-
-
-def expected_error(problem: Problem) -> float:
-    return direct_expected(problem)
 
 
 def work(problem: Problem, machine: Machine) -> Work:
@@ -150,7 +108,7 @@ def run(
         prepared.bias,
         out.reshape(problem.batch, problem.out_channels, problem.pixels),
         scratch.view(problem.accumulator).reshape(geometry.shares, -1),
-        *sources,
+        sources,
         geometry,
     )
 
@@ -203,22 +161,7 @@ def _launch(problem: Problem, threads: int) -> tuple[Geometry, Sources]:
         relu=int(problem.activation == "relu"),
         shares=threads,
     )
-    depth, height, width = [
-        _axis(problem, axis) if axis >= 0 else np.zeros(1, np.int64) for axis in range(-missing, problem.rank)
-    ]
-    (before, _), size = problem.padding[-1], problem.spatial[-1]
-    first = before - problem.dilation[-1] * np.arange(problem.kernel[-1])
-    # Output column j reads padded column j*stride + tap*dilation: inside from `first` on, for `size` columns.
-    edges = np.stack([first, first + size], axis=1)
-    interior = np.clip(-(-edges // problem.stride[-1]), 0, problem.out_spatial[-1])
-    return geometry, Sources(depth, height, width, interior)
-
-
-def _axis(problem: Problem, axis: int) -> Array:
-    """Where the padded input's positions lie in the input on one axis; np.pad knows every padding mode."""
-    mode: Any = PADDING_MODES[problem.padding_mode]
-    outside = {"constant_values": -1} if mode == "constant" else {}
-    return np.pad(np.arange(problem.spatial[axis]), problem.padding[axis], mode, **outside)
+    return geometry, find_sources(problem)
 
 
 @njit(parallel=True)
@@ -228,10 +171,7 @@ def correlate(
     bias: Array,
     out: Array,
     scratch: Array,
-    depth: Array,
-    height: Array,
-    width: Array,
-    interior: Array,
+    sources: Sources,
     geometry: Geometry,
 ) -> None:
     """All tasks, in even shares: x (n, c, d, h, w), weight (groups, co, taps), bias (groups*co,), out (n, groups*co,
@@ -258,10 +198,7 @@ def correlate(
                 out[n, channels],
                 pixel_block * geometry.block_pixels,
                 scratch[share],
-                depth,
-                height,
-                width,
-                interior,
+                sources,
                 geometry,
             )
 
@@ -275,10 +212,7 @@ def correlate_block(
     out: Array,
     pixel: int,
     scratch: Array,
-    depth: Array,
-    height: Array,
-    width: Array,
-    interior: Array,
+    sources: Sources,
     geometry: Geometry,
 ) -> None:
     """One task: out[:, pixel:pixel+block] from x (c, d, h, w) and weight (co, taps)."""
@@ -298,7 +232,7 @@ def correlate_block(
         segment_end = tap - inside + min(geometry.period, (inside // geometry.segment + 1) * geometry.segment)
         count = min(PANEL_TAPS, segment_end - tap, geometry.taps - tap)
         rows = panel[:count]
-        fill(rows, x, first_channel, tap, pixel, pixels, depth, height, width, interior, geometry)
+        fill(rows, x, first_channel, tap, pixel, pixels, sources, geometry)
         accumulate(sums, weight[:, tap : tap + count], rows, lanes)
         tap += count
         if tap == segment_end or tap == geometry.taps:
@@ -311,100 +245,6 @@ def correlate_block(
         for j in range(pixels):
             value = total[channel, j] + bias[channel]
             out[channel, pixel + j] = zero if geometry.relu and value.real < 0 else value
-
-
-@njit()
-def fill(
-    panel: Array,
-    x: Array,
-    first_channel: int,
-    tap: int,
-    pixel: int,
-    pixels: int,
-    depth: Array,
-    height: Array,
-    width: Array,
-    interior: Array,
-    geometry: Geometry,
-) -> None:
-    """panel[t, j] = what tap number tap + t meets at output pixel number pixel + j, zero in the padding."""
-    rest, kw = divmod(tap, geometry.kernel_w)
-    rest, kh = divmod(rest, geometry.kernel_h)
-    ci, kd = divmod(rest, geometry.kernel_d)
-    row, ow = divmod(pixel, geometry.out_w)
-    od, oh = divmod(row, geometry.out_h)
-    for t in range(len(panel)):
-        channel = x[first_channel + ci]
-        planes = depth[kd * geometry.dilation_d :: geometry.stride_d]
-        rows = height[kh * geometry.dilation_h :: geometry.stride_h]
-        columns = width[kw * geometry.dilation_w :: geometry.stride_w]
-        gather(panel[t], pixels, channel, planes, rows, columns, interior[kw], od, oh, ow, geometry)
-        kw += 1
-        if kw == geometry.kernel_w:
-            kw = 0
-            kh += 1
-        if kh == geometry.kernel_h:
-            kh = 0
-            kd += 1
-        if kd == geometry.kernel_d:
-            kd = 0
-            ci += 1
-
-
-@njit()
-def gather(
-    target: Array,
-    pixels: int,
-    x: Array,
-    depth: Array,
-    height: Array,
-    width: Array,
-    interior: Array,
-    od: int,
-    oh: int,
-    ow: int,
-    geometry: Geometry,
-) -> None:
-    """One row of the panel, from output pixel (od, oh, ow) on; x is (d, h, w), and depth, height and width lead from
-    the output's positions to the input's. Of each output row, the interior is a plain copy and the ends go through
-    the table, where -1 stands for zero.
-    """
-    first, end = interior
-    # In the interior, output column o meets input column o*stride + shift.
-    shift = width[min(first, len(width) - 1)] - first * geometry.stride_w
-    # A plain 0 would meet uint64 in float64.
-    zero = x.dtype.type(0)
-    start = 0
-    while start < pixels:
-        stop = min(pixels, start + geometry.out_w - ow)
-        d, h = depth[od], height[oh]
-        if d < 0 or h < 0:
-            target[start:stop] = 0
-        else:
-            row = x[d, h]
-            to_column = ow - start
-            low = min(max(first - to_column, start), stop)
-            high = max(min(end - to_column, stop), low)
-            for j in range(start, low):
-                source = width[to_column + j]
-                target[j] = row[source] if source >= 0 else zero
-            if geometry.stride_w == 1:
-                part = target[low:high]
-                middle = row[shift + to_column + low :]
-                for j in range(len(part)):
-                    part[j] = middle[j]
-            else:
-                for j in range(low, high):
-                    target[j] = row[shift + (to_column + j) * geometry.stride_w]
-            for j in range(high, stop):
-                source = width[to_column + j]
-                target[j] = row[source] if source >= 0 else zero
-        start = stop
-        ow = 0
-        oh += 1
-        if oh == geometry.out_h:
-            oh = 0
-            od += 1
 
 
 @njit()

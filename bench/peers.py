@@ -1,0 +1,272 @@
+"""numconv against other libraries, layer by layer: each library in a process of its own, asleep while another works.
+
+    python bench/peers.py [--classes 3x3 1x1] [--rounds 5] [--json FILE]
+
+In every round each library runs each layer for a while and reports its best time; the figure is the median over the
+rounds. Thread pools that spin would fight, so one process works at a time and the next waits until the last one's
+threads sleep. Every result is compared with numconv's. A library that is not installed is a dash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+from layers import CLASSES
+
+from numconv.testing import Case, arrays
+
+Array = np.ndarray[Any, Any]
+# How long a library runs a layer in a round, at least so many times; and how long spinning threads take to sleep.
+ROUND_SECONDS, ROUND_CALLS, SLEEP_SECONDS = 0.15, 5, 0.06
+
+
+def _pads(case: Case) -> list[int]:
+    padding = case.options.get("padding", 0)
+    pair = padding if isinstance(padding, tuple) else (padding, padding)
+    return [*pair, *pair]
+
+
+def _numconv(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    import numconv
+
+    plan = numconv.plan(x.shape, weight, **case.options)
+    out = plan(x)
+    return lambda: plan(x, out=out)
+
+
+def _numconv_once(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    import numconv
+
+    return lambda: numconv.conv2d(x, weight, **case.options)
+
+
+def _torch(case: Case, x: Array, weight: Array, channels_last: bool = False) -> Callable[[], Array]:
+    import torch
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    xt = torch.from_numpy(x).to(memory_format=layout)
+    wt = torch.from_numpy(weight).to(memory_format=layout)
+
+    def call() -> Array:
+        with torch.inference_mode():
+            return torch.nn.functional.conv2d(xt, wt, **case.options).numpy()
+
+    return call
+
+
+def _torch_channels_last(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    return _torch(case, x, weight, channels_last=True)
+
+
+def _onnx_model(case: Case, x: Array, weight: Array) -> Any:
+    from onnx import TensorProto, helper, numpy_helper
+
+    options = case.options
+    per_axis = {name: options.get(name, 1) for name in ("stride", "dilation")}
+    node = helper.make_node(
+        "Conv",
+        ["x", "w"],
+        ["y"],
+        kernel_shape=weight.shape[2:],
+        strides=[per_axis["stride"]] * 2,
+        dilations=[per_axis["dilation"]] * 2,
+        pads=_pads(case),
+        group=options.get("groups", 1),
+    )
+    graph = helper.make_graph(
+        [node],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _onnxruntime(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count() or 1
+    session = onnxruntime.InferenceSession(
+        _onnx_model(case, x, weight).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda: session.run(None, {"x": x})[0]
+
+
+def _openvino(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(_onnx_model(case, x, weight).SerializeToString())
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": os.cpu_count() or 1}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
+
+    def call() -> Array:
+        request.infer()
+        return request.get_output_tensor().data
+
+    return call
+
+
+def _only_filters(case: Case) -> bool:
+    return case.weight_shape[:2] == (1, 1) and case.x_shape[1] == 1 and not case.options
+
+
+def _scipy(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    import scipy.signal
+
+    assert _only_filters(case)
+    return lambda: scipy.signal.correlate(x[0, 0], weight[0, 0], "valid", method="direct")
+
+
+def _ndimage(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    import scipy.ndimage
+
+    assert _only_filters(case)
+    return lambda: _valid(scipy.ndimage.correlate(x[0, 0], weight[0, 0]), weight)
+
+
+def _cv2(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    import cv2
+
+    assert _only_filters(case)
+    return lambda: _valid(cv2.filter2D(x[0, 0], -1, weight[0, 0]), weight)
+
+
+def _valid(full: Array, weight: Array) -> Array:
+    rows, columns = (side // 2 for side in weight.shape[2:])
+    return full[rows : full.shape[0] - rows, columns : full.shape[1] - columns]
+
+
+PEERS: dict[str, tuple[str, Callable[..., Callable[[], Array]]]] = {
+    "numconv": ("numconv", _numconv),
+    "numconv once": ("numconv", _numconv_once),
+    "torch": ("torch", _torch),
+    "torch nhwc": ("torch", _torch_channels_last),
+    "onnxruntime": ("onnxruntime", _onnxruntime),
+    "openvino": ("openvino", _openvino),
+    "cv2": ("cv2", _cv2),
+    "scipy": ("scipy", _scipy),
+    "ndimage": ("scipy", _ndimage),
+}
+OURS = ("numconv", "numconv once")
+
+
+def serve(name: str, connection: Connection) -> None:
+    """A library's process: for each layer sent, the best seconds of a round and, when asked, the result."""
+    library, make = PEERS[name]
+    try:
+        importlib.import_module(library)
+    except ImportError:
+        connection.send(False)
+        return
+    connection.send(True)
+    made: dict[str, Callable[[], Array]] = {}
+    while True:
+        case, wants_result = connection.recv()
+        if case is None:
+            return
+        try:
+            if case.name not in made:
+                x, weight, _ = arrays(case.problem(np.float32))
+                made = {case.name: make(case, x, weight)}
+            call = made[case.name]
+            result = call()
+        except (AssertionError, ValueError, TypeError, RuntimeError, ImportError):
+            connection.send((math.nan, None))
+            continue
+        times: list[float] = []
+        began = time.perf_counter()
+        while len(times) < ROUND_CALLS or time.perf_counter() - began < ROUND_SECONDS:
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        connection.send((min(times), np.array(result) if wants_result else None))
+
+
+def measure(
+    cases: list[Case], names: list[str], rounds: int, report: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """The median over rounds of each library's best seconds, by layer and library; NaN where it has no answer."""
+    context = multiprocessing.get_context("spawn")
+    connections: dict[str, Connection] = {}
+    for name in names:
+        ours, theirs = context.Pipe()
+        context.Process(target=serve, args=(name, theirs), daemon=True).start()
+        if ours.recv():
+            connections[name] = ours
+    figures: dict[str, dict[str, float]] = {}
+    for case in cases:
+        times: dict[str, list[float]] = {name: [] for name in connections}
+        expected: Array | None = None
+        for turn in range(rounds):
+            for name, connection in connections.items():
+                connection.send((case, turn == 0))
+                seconds, result = connection.recv()
+                times[name].append(seconds)
+                time.sleep(SLEEP_SECONDS)
+                if result is None:
+                    continue
+                expected = result if expected is None else expected
+                error = float(np.abs(result.reshape(expected.shape) - expected).max() / np.abs(expected).max())
+                if not error < 1e-4:
+                    raise SystemExit(f"{name} differs from {names[0]} by {error:.1e} on {case.name}")
+        figures[case.name] = {name: statistics.median(values) for name, values in times.items()}
+        report(line(case, figures[case.name]))
+    for connection in connections.values():
+        connection.send((None, None))
+    return figures
+
+
+def line(case: Case, seconds: dict[str, float]) -> str:
+    """One layer: GFLOP/s of each library, and numconv's ratio to the best of the others."""
+    flops = case.problem().flops
+    speeds = "".join(f"{flops / value / 1e9:>13.1f}" if value == value else f"{'-':>13}" for value in seconds.values())
+    return f"{case.name:34}{speeds}{ratio(seconds):>9.2f}"
+
+
+def ratio(seconds: dict[str, float], of: str = "numconv") -> float:
+    """The best other library's seconds over numconv's: above 1, numconv is faster."""
+    others = [value for name, value in seconds.items() if name not in OURS and value == value]
+    return min(others) / seconds[of] if others and of in seconds else math.nan
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", nargs="+", choices=list(CLASSES), default=list(CLASSES))
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    for name in options.classes:
+        print(f"\n{name:34}" + "".join(f"{peer:>13}" for peer in options.peers) + "    ratio")
+        figures = measure(list(CLASSES[name]), options.peers, options.rounds, lambda text: print(text, flush=True))
+        ratios = [value for value in map(ratio, figures.values()) if value == value]
+        if ratios:
+            print(f"geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+        results[name] = figures
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

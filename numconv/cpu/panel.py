@@ -1,0 +1,163 @@
+"""The panel of `loops`: what some taps meet at some output pixels, row by row, in the accumulator's dtype.
+
+Padding, stride, dilation, memory layout and dtype end here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..jit import njit
+from ..method import Array
+from ..problem import PADDING_MODES, Problem
+
+
+class Geometry(NamedTuple):
+    """The integers of a launch. Axes are padded to three on the left: a 1-D Problem has depth and height 1."""
+
+    groups: int
+    taps: int
+    period: int
+    segment: int
+    kernel_d: int
+    kernel_h: int
+    kernel_w: int
+    out_d: int
+    out_h: int
+    out_w: int
+    stride_d: int
+    stride_h: int
+    stride_w: int
+    dilation_d: int
+    dilation_h: int
+    dilation_w: int
+    block_pixels: int
+    block_channels: int
+    relu: int
+    shares: int
+
+
+class Sources(NamedTuple):
+    """For each axis, position in the padded input -> position in the input, or -1 in zero padding. One axis each, so
+    that one compiled kernel fits all.
+
+    interior: [column tap] -> (first, end), the output columns whose input column is not in the padding.
+    """
+
+    depth: Array
+    height: Array
+    width: Array
+    interior: Array
+
+
+def find_sources(problem: Problem) -> Sources:
+    """The Sources of a Problem."""
+    depth, height, width = [
+        _axis(problem, axis) if axis >= 0 else np.zeros(1, np.int64) for axis in range(problem.rank - 3, problem.rank)
+    ]
+    (before, _), size = problem.padding[-1], problem.spatial[-1]
+    first = before - problem.dilation[-1] * np.arange(problem.kernel[-1])
+    # Output column j reads padded column j*stride + tap*dilation: inside from `first` on, for `size` columns.
+    edges = np.stack([first, first + size], axis=1)
+    interior = np.clip(-(-edges // problem.stride[-1]), 0, problem.out_spatial[-1])
+    return Sources(depth, height, width, interior)
+
+
+def _axis(problem: Problem, axis: int) -> Array:
+    """Where the padded input's positions lie in the input on one axis; np.pad knows every padding mode."""
+    mode: Any = PADDING_MODES[problem.padding_mode]
+    outside = {"constant_values": -1} if mode == "constant" else {}
+    return np.pad(np.arange(problem.spatial[axis]), problem.padding[axis], mode, **outside)
+
+
+@njit()
+def fill(
+    panel: Array,
+    x: Array,
+    first_channel: int,
+    tap: int,
+    pixel: int,
+    pixels: int,
+    sources: Sources,
+    geometry: Geometry,
+) -> None:
+    """panel[t, j] = what tap number tap + t meets at output pixel number pixel + j, zero in the padding."""
+    rest, kw = divmod(tap, geometry.kernel_w)
+    rest, kh = divmod(rest, geometry.kernel_h)
+    ci, kd = divmod(rest, geometry.kernel_d)
+    row, ow = divmod(pixel, geometry.out_w)
+    od, oh = divmod(row, geometry.out_h)
+    for t in range(len(panel)):
+        channel = x[first_channel + ci]
+        planes = sources.depth[kd * geometry.dilation_d :: geometry.stride_d]
+        rows = sources.height[kh * geometry.dilation_h :: geometry.stride_h]
+        columns = sources.width[kw * geometry.dilation_w :: geometry.stride_w]
+        gather(panel[t], pixels, channel, planes, rows, columns, sources.interior[kw], od, oh, ow, geometry)
+        kw += 1
+        if kw == geometry.kernel_w:
+            kw = 0
+            kh += 1
+        if kh == geometry.kernel_h:
+            kh = 0
+            kd += 1
+        if kd == geometry.kernel_d:
+            kd = 0
+            ci += 1
+
+
+@njit()
+def gather(
+    target: Array,
+    pixels: int,
+    x: Array,
+    depth: Array,
+    height: Array,
+    width: Array,
+    interior: Array,
+    od: int,
+    oh: int,
+    ow: int,
+    geometry: Geometry,
+) -> None:
+    """One row of the panel, from output pixel (od, oh, ow) on; x is (d, h, w), and depth, height and width lead from
+    the output's positions to the input's. Of each output row, the interior is a plain copy and the ends go through
+    the table, where -1 stands for zero.
+    """
+    first, end = interior
+    # In the interior, output column o meets input column o*stride + shift.
+    shift = width[min(first, len(width) - 1)] - first * geometry.stride_w
+    # A plain 0 would meet uint64 in float64.
+    zero = x.dtype.type(0)
+    start = 0
+    while start < pixels:
+        stop = min(pixels, start + geometry.out_w - ow)
+        d, h = depth[od], height[oh]
+        if d < 0 or h < 0:
+            target[start:stop] = 0
+        else:
+            row = x[d, h]
+            to_column = ow - start
+            low = min(max(first - to_column, start), stop)
+            high = max(min(end - to_column, stop), low)
+            for j in range(start, low):
+                source = width[to_column + j]
+                target[j] = row[source] if source >= 0 else zero
+            if geometry.stride_w == 1:
+                part = target[low:high]
+                middle = row[shift + to_column + low :]
+                for j in range(len(part)):
+                    part[j] = middle[j]
+            else:
+                for j in range(low, high):
+                    target[j] = row[shift + (to_column + j) * geometry.stride_w]
+            for j in range(high, stop):
+                source = width[to_column + j]
+                target[j] = row[source] if source >= 0 else zero
+        start = stop
+        ow = 0
+        oh += 1
+        if oh == geometry.out_h:
+            oh = 0
+            od += 1

@@ -1,0 +1,245 @@
+"""The one validator: a call's shapes and options become a `Problem`, or one sentence that says what came, what is
+accepted and the way out.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .problem import ACTIVATIONS, PADDING_MODES, Pairs, Problem, cross, shapes
+
+PADDING_NAMES = ("valid", "same", "same_lower", "full")
+# Numbers of a kind can be added to those of the same or a later kind.
+KINDS = {"b": 0, "u": 0, "i": 0, "f": 1, "c": 2}
+
+
+def refuse(kind: type[Exception], sentence: str, line: object) -> NoReturn:
+    """Raise the one-sentence error, ended by the problem's line."""
+    raise kind(f"{sentence} [{line}]")
+
+
+def integer(name: str, value: object) -> int:
+    """The value as an int, or a TypeError: 2.0 and True are mistakes, np.int64(2) is not."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, but it takes an integer: pass {int(value)} if that is meant")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # whether it has an index is the question
+    except TypeError:
+        raise TypeError(
+            f"{name} is {value!r} of type {type(value).__name__}, but it takes an integer: round it first"
+        ) from None
+
+
+def canonical(name: str, value: Any) -> Any:
+    """An option as a hashable value of ints and strings, so that it can key a cache."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim):
+        return tuple(canonical(name, entry) for entry in value)
+    return integer(name, value)
+
+
+def _per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tuple[int, ...]:
+    values = value if isinstance(value, tuple) else (value,) * rank
+    if len(values) != rank or not all(isinstance(entry, int) for entry in values):
+        refuse(
+            ValueError,
+            f"{name} is {value!r}, but it takes one integer or one for each of the {rank} spatial axes",
+            line,
+        )
+    if min(values) < minimum:
+        refuse(ValueError, f"{name} is {value!r}, but every {name} must be at least {minimum}", line)
+    if max(values) >= 2**63:
+        refuse(ValueError, f"{name} is {value!r}, but every {name} must be below 2**63", line)
+    return values
+
+
+def _padding_pairs(
+    value: Any, spatial: tuple[int, ...], reach: tuple[int, ...], stride: tuple[int, ...], line: str
+) -> Pairs:
+    """Padding in any accepted form as one (before, after) pair per axis; reach = dilation * (kernel - 1)."""
+    rank = len(spatial)
+    if isinstance(value, str):
+        if value == "valid":
+            return ((0, 0),) * rank
+        if value == "full":
+            return tuple((r, r) for r in reach)
+        if value in ("same", "same_lower"):
+            # ceil(size / stride) outputs; an odd total puts its extra element after, for "same_lower" before.
+            totals = [
+                max(0, (-(-size // s) - 1) * s + r + 1 - size)
+                for size, r, s in zip(spatial, reach, stride, strict=True)
+            ]
+            small = [(total // 2, total - total // 2) for total in totals]
+            return tuple(small) if value == "same" else tuple((b, a) for a, b in small)
+        refuse(ValueError, f"padding is {value!r}, but as a word it must be one of {', '.join(PADDING_NAMES)}", line)
+    entries = value if isinstance(value, tuple) else (value,) * rank
+    pairs = tuple((entry, entry) if isinstance(entry, int) else entry for entry in entries)
+    if len(pairs) != rank or not all(
+        isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(side, int) for side in pair) for pair in pairs
+    ):
+        refuse(
+            ValueError,
+            f"padding is {value!r}, but it takes one integer, one for each of the {rank} spatial axes, one"
+            f" (before, after) pair for each, or one of {', '.join(PADDING_NAMES)}",
+            line,
+        )
+    if min(map(min, pairs)) < 0:
+        refuse(ValueError, f"padding is {value!r}, but it cannot be negative: slice the input instead", line)
+    return pairs
+
+
+def accumulator_dtype(x: np.dtype[Any], weight: np.dtype[Any], line: object = "") -> np.dtype[Any]:
+    """The dtype in which products are added up: 64 bits for integers, at least float32 for floats."""
+    for name, dtype in (("input", x), ("weight", weight)):
+        if dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
+            refuse(
+                TypeError,
+                f"the {name} has dtype {dtype.name}, but numconv takes bool, integers, float16 to float64, complex64"
+                f" and complex128: convert it with astype",
+                line,
+            )
+    common = np.result_type(x, weight)
+    if x.kind in "biu" and weight.kind in "biu":
+        if common.kind == "f":
+            refuse(
+                TypeError,
+                f"the input is {x.name} and the weight {weight.name}, but no integer dtype holds the sums of both:"
+                f" convert one so that both are signed or both unsigned",
+                line,
+            )
+        return np.dtype(np.uint64 if "u" in (x.kind, weight.kind) and common.kind == "u" else np.int64)
+    return np.result_type(common, np.float32)
+
+
+def _dtypes(x: np.dtype[Any], weight: np.dtype[Any], wanted: np.dtype[Any] | None, line: str) -> tuple[Any, Any]:
+    """(accumulator, output) for the two inputs and the dtype asked for."""
+    accumulator = accumulator_dtype(x, weight, line)
+    natural = accumulator if accumulator.kind in "iu" else np.result_type(x, weight)
+    if wanted is None:
+        return accumulator, natural
+    known = wanted.kind in "iufc" and wanted.itemsize <= (16 if wanted.kind == "c" else 8)
+    if not known or not np.can_cast(natural, wanted, "same_kind"):
+        refuse(
+            TypeError,
+            f"dtype is {wanted.name}, but a result of {natural.name} cannot become that: ask for an integer, float16 to"
+            f" float64, complex64 or complex128 of the same kind or wider, or convert the result with astype",
+            line,
+        )
+    # Modulo 2**64, int64 and uint64 hold the same sums, while np.result_type of the two is float64.
+    return accumulator if wanted.kind in "iu" else accumulator_dtype(np.result_type(x, wanted), weight, line), wanted
+
+
+@functools.lru_cache(maxsize=4096)
+def describe(
+    rank: int,
+    x_shape: tuple[int, ...],
+    x_dtype: np.dtype[Any],
+    weight_shape: tuple[int, ...],
+    weight_dtype: np.dtype[Any],
+    bias_shape: tuple[int, ...] | None = None,
+    bias_dtype: np.dtype[Any] | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+    dtype: np.dtype[Any] | None = None,
+) -> Problem:
+    """The Problem of a call, or its one-sentence ValueError or TypeError. Options are in `canonical` form."""
+    line = f"{x_dtype.name} {shapes(x_shape, weight_shape)}"
+    axes = {1: "width", 2: "height, width", 3: "depth, height, width"}[rank]
+    if len(x_shape) not in (rank + 1, rank + 2):
+        refuse(
+            ValueError,
+            f"the input has {len(x_shape)} axes, but it takes (channels, {axes}) or (batch, channels, {axes}):"
+            f" add the missing axes with x[None]",
+            line,
+        )
+    if len(weight_shape) != rank + 2:
+        refuse(
+            ValueError,
+            f"the weight has {len(weight_shape)} axes, but it takes {rank + 2}: (output channels, input channels"
+            f" per group, {axes})",
+            line,
+        )
+    batch, in_channels, *spatial_list = x_shape if len(x_shape) == rank + 2 else (1, *x_shape)
+    out_channels, group_channels, *kernel_list = weight_shape
+    spatial, kernel = tuple(spatial_list), tuple(kernel_list)
+    if groups < 1:
+        refuse(ValueError, f"groups is {groups}, but it must be at least 1", line)
+    if in_channels % groups or out_channels % groups:
+        refuse(
+            ValueError,
+            f"groups is {groups}, but it must divide both the {in_channels} input channels and the {out_channels}"
+            f" output channels",
+            line,
+        )
+    if group_channels * groups != in_channels:
+        refuse(
+            ValueError,
+            f"the input has {in_channels} channels, but the weight takes {group_channels} per group and groups is"
+            f" {groups}: the input's channels must be groups * weight.shape[1] = {group_channels * groups}",
+            line,
+        )
+    if min(kernel) < 1:
+        refuse(ValueError, f"the kernel is {cross(kernel)}, but every side of it must be at least 1", line)
+    if bias_shape is not None and bias_shape != (out_channels,):
+        refuse(
+            ValueError, f"the bias has shape {bias_shape}, but it takes ({out_channels},): one per output channel", line
+        )
+    stride = _per_axis("stride", stride, rank, 1, line)
+    dilation = _per_axis("dilation", dilation, rank, 1, line)
+    reach = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    pairs = _padding_pairs(padding, spatial, reach, stride, line)
+    if padding_mode not in PADDING_MODES:
+        refuse(ValueError, f"padding_mode is {padding_mode!r}, but it must be one of {', '.join(PADDING_MODES)}", line)
+    if activation not in ACTIVATIONS:
+        refuse(ValueError, f"activation is {activation!r}, but it must be None or 'relu'", line)
+    for size, pad, r in zip(spatial, pairs, reach, strict=True):
+        if size + sum(pad) < r + 1:
+            refuse(
+                ValueError,
+                f"the kernel spans {r + 1} with its dilation, but the padded input has only {size + sum(pad)}:"
+                f" pad more or take a smaller kernel",
+                line,
+            )
+        if size == 0 and padding_mode != "zeros":
+            refuse(
+                ValueError,
+                f"the input is empty, so padding_mode {padding_mode!r} has nothing to repeat: use 'zeros'",
+                line,
+            )
+    accumulator, output = _dtypes(x_dtype, weight_dtype, dtype, line)
+    if bias_dtype is not None and KINDS[bias_dtype.kind] > KINDS[accumulator.kind]:
+        refuse(
+            TypeError,
+            f"the bias has dtype {bias_dtype.name}, but the sums are {accumulator.name}, which cannot hold it: convert"
+            f" the bias, or the input",
+            line,
+        )
+    if activation == "relu" and accumulator.kind == "c":
+        refuse(TypeError, "activation is 'relu', but complex numbers have no order: apply it to a real result", line)
+    return Problem(
+        batch=batch,
+        groups=groups,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        spatial=spatial,
+        kernel=kernel,
+        stride=stride,
+        padding=pairs,
+        padding_mode=padding_mode,
+        dilation=dilation,
+        x_dtype=x_dtype,
+        weight_dtype=weight_dtype,
+        accumulator=accumulator,
+        output=output,
+        has_bias=bias_shape is not None,
+        activation=activation,
+    )

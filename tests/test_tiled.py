@@ -1,0 +1,116 @@
+"""Both shapes of register tile give the bits of `loops`, stay in registers, and stay inside their arrays."""
+
+from __future__ import annotations
+
+import re
+
+import numba
+import numpy as np
+import pytest
+
+from numconv import jit
+from numconv.cpu import channel_tiles, loops, pixel_tiles, tiled
+from numconv.cpu.simd import tile_channels, tile_pixels
+from numconv.machine import machine
+from numconv.testing import EDGES, RESNET50, arrays
+
+PIXEL_ROWS = (pixel_tiles.CHANNELS, pixel_tiles.FEW_CHANNELS, (0,))
+CHANNEL_RUNS = (channel_tiles.LONG, channel_tiles.SHORT, channel_tiles.SHORTEST)
+
+shapes = pytest.mark.parametrize("shape", list(tiled.SHAPES))
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Leave the method one shape of tile; its choices are forgotten before and after."""
+
+    def choose(shape):
+        monkeypatch.setattr(tiled, "SHAPES", {shape: tiled.SHAPES[shape]})
+        forget()
+
+    def forget():
+        tiled._choose.cache_clear()
+        tiled._launch.cache_clear()
+
+    yield choose
+    monkeypatch.undo()
+    forget()
+
+
+def run(method, problem, on, x, weight, bias, garbage=0xFF):
+    out = np.full(problem.out_shape, np.nan, problem.accumulator)
+    scratch = np.full(method.scratch_bytes(problem, on), garbage, np.uint8)
+    prepared = method.prepare(problem, on, weight, bias)
+    method.run(problem, on, prepared, x.reshape(problem.x_shape), out, scratch)
+    return out
+
+
+def assert_same_bits(ours, theirs):
+    kind = f"u{ours.itemsize}"
+    np.testing.assert_array_equal(ours.view(kind), theirs.view(kind))
+
+
+@shapes
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", EDGES, ids=lambda case: case.name)
+def test_the_bits_are_those_of_loops_for_any_number_of_shares(only, case, dtype, threads, shape):
+    problem = case.problem(dtype)
+    data = arrays(problem)
+    only(shape)
+    assert_same_bits(run(tiled, problem, machine(threads), *data), run(loops, problem, machine(threads), *data))
+
+
+@shapes
+@pytest.mark.parametrize("case", RESNET50[9:], ids=lambda case: case.name)
+def test_the_bits_of_real_layers_are_those_of_loops(only, case, shape):
+    problem, on = case.problem(np.float32), machine(jit.threads())
+    data = arrays(problem)
+    only(shape)
+    assert_same_bits(run(tiled, problem, on, *data), run(loops, problem, on, *data))
+
+
+@shapes
+@pytest.mark.parametrize("width", range(1, 40))
+def test_every_width_of_map_is_covered(only, shape, width):
+    only(shape)
+    for options in ({}, {"padding": 1}, {"stride": 2, "padding": 1}):
+        case = EDGES[1].__class__("map", (1, 2, 3, width + 2), (9, 2, 3, 3), options)
+        problem = case.problem(np.float32)
+        data = arrays(problem)
+        assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
+
+
+@shapes
+def test_integers_beside_floats_are_converted_as_loops_does(only, shape):
+    only(shape)
+    problem = EDGES[1].problem(np.uint64, np.float64)
+    data = arrays(problem)
+    assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
+
+
+TILES = {
+    "pixels": (tile_pixels, [(rows, (0,), vectors) for rows in PIXEL_ROWS for vectors in (pixel_tiles.VECTORS, (0,))]),
+    "channels": (
+        tile_channels,
+        [(rows, run, channel_tiles.VECTORS) for shape in CHANNEL_RUNS for rows, run in (shape, ((0,), shape[1]))],
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", TILES)
+def test_no_tile_that_ships_spills_a_vector(shape, dtype):
+    tile, all_extents = TILES[shape]
+    for rows, run, vectors in all_extents:
+
+        @numba.njit(_nrt=False)
+        def once(scalars, pitch, columns, table, sums, rows=rows, run=run, vectors=vectors):
+            tile(rows, run, vectors, scalars, pitch, columns, table, len(table), sums, pitch)
+
+        flat, table = np.zeros(4096, dtype), np.zeros(2, np.int64)
+        once(flat, 0, flat, table, flat.copy())
+        (assembly,) = once.inspect_asm().values()
+        ((name, body),) = re.findall(r"^(numconv_tile_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
+        assert body.count("vfmadd") >= len(rows) * len(run) * len(vectors)
+        assert not re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body), f"{name} spills"
