@@ -208,12 +208,19 @@ def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, input
         )
     if not out.flags.writeable:
         refuse(ValueError, "out is read-only, but the result is written to it: pass a writeable array", problem)
-    if any(array is not None and np.may_share_memory(out, array) for array in inputs):
+    if any(_share(out, array) for array in inputs):
         refuse(
             ValueError,
             "out shares memory with an input, but the inputs are read while it is written: pass a copy",
             problem,
         )
+
+
+def _share(out: Array, array: Array | None) -> bool:
+    """Whether two arrays have memory in common; two that own theirs do only if they are one."""
+    if array is None or (out.base is None and array.base is None and out is not array):
+        return False
+    return bool(np.may_share_memory(out, array))
 
 
 def _run(
@@ -232,7 +239,8 @@ def _run(
         x = x.astype(np.float32)
     direct = problem.output == problem.accumulator and (out is None or out.flags.c_contiguous)
     result = out if out is not None and direct else np.empty(shape, problem.accumulator)
-    method.run(problem, on, prepared, x.reshape(problem.x_shape), result.reshape(problem.out_shape), scratch)
+    whole = result if result.ndim == len(problem.out_shape) else result.reshape(problem.out_shape)
+    method.run(problem, on, prepared, x if x.ndim == whole.ndim else x.reshape(problem.x_shape), whole, scratch)
     if direct:
         return result
     if out is None:
@@ -280,7 +288,7 @@ class Plan:
         self._module = next(method for method in methods() if self.method == method.NAME)
         self._x_shape = self.problem.x_shape[not self._batched :]
         self._out_shape = self.problem.out_shape[not self._batched :]
-        # Free scratch by size. A deque's append and pop are atomic, so calls from many threads share it.
+        # Free scratch by the number of threads. A deque's append and pop are atomic: calls from many threads share it.
         self._free: dict[int, deque[Array]] = {}
 
     def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
@@ -311,12 +319,11 @@ class Plan:
             )
         check_out(out, self._out_shape, problem, (x,))
         on = machine(jit.threads())
-        size = self._module.scratch_bytes(problem, on)
-        free = self._free.setdefault(size, deque())
+        free = self._free.get(on.threads) or self._free.setdefault(on.threads, deque())
         try:
             scratch = free.pop()
         except IndexError:
-            scratch = np.empty(size, np.uint8)
+            scratch = np.empty(self._module.scratch_bytes(problem, on), np.uint8)
         try:
             return _run(self._module, problem, on, self._prepared, x, out, self._out_shape, scratch)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 
+import numba
 import numpy as np
 import pytest
 from conftest import PACKAGE
@@ -158,10 +159,11 @@ def test_only_the_parallel_twin_is_parallel():
     assert not loops.fill.targetoptions["parallel"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_threads_are_asked_of_numba_at_each_call(monkeypatch, count):
-    monkeypatch.setattr(jit._numba, "get_num_threads", lambda: count)
-    assert jit.threads() == count
+def test_threads_are_asked_of_numba_at_each_call(set_threads):
+    most = numba.get_num_threads()
+    for count in (1, most, 1):
+        set_threads(count)
+        assert jit.threads() == count
 
 
 def test_the_layer_is_one_that_numba_has():

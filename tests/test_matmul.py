@@ -75,7 +75,7 @@ def test_contiguous_input_and_output_are_not_copied(monkeypatch, rng):
     if blas.find_blas() is None:
         pytest.skip("NumPy's BLAS cannot be held here, so np.matmul itself takes the views")
     seen = []
-    monkeypatch.setattr(matmul, "multiply", lambda loop, weight, x, out, *rest: seen.append((x, out)))
+    monkeypatch.setattr(matmul, "multiply", lambda weight, x, out, *rest: seen.append((x, out)))
     x, out = rng.standard_normal((3, 4, 5)), np.empty((2, 4, 5))
     nc.corr2d_multi_in_out_1x1(x, rng.standard_normal((2, 3, 1, 1)))
     nc.conv2d(x, rng.standard_normal((2, 3, 1, 1)), method="matmul", out=out)

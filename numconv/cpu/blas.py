@@ -100,8 +100,8 @@ def held() -> Array:
 
 
 @njit()
-def hold(blas: Blas, state: Array) -> None:
-    """Give the BLAS one thread, until the last kernel that holds it releases it."""
+def hold(blas: Any, state: Array) -> None:
+    """Give the BLAS one thread, until the last kernel that holds it releases it; `blas` has the fields of a Blas."""
     lock = state.ctypes.data
     while exchange(lock, 1):
         pass
@@ -113,7 +113,7 @@ def hold(blas: Blas, state: Array) -> None:
 
 
 @njit()
-def release(blas: Blas, state: Array) -> None:
+def release(blas: Any, state: Array) -> None:
     """Give the BLAS its threads back if no other kernel holds it."""
     lock = state.ctypes.data
     while exchange(lock, 1):
