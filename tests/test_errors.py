@@ -172,6 +172,12 @@ OPTIONS = [
     ),
     error(
         ValueError,
+        "groups is 2, but it must divide both the 2 input channels and the 3 output channels"
+        " [float32 1x2x5x5 * 3x1x3x3]",
+        conv(weight=W[:3, :1], groups=2),
+    ),
+    error(
+        ValueError,
         f"the input has 2 channels, but the weight takes 2 per group and groups is 2: the input's channels must be"
         f" groups * weight.shape[1] = 4 {LINE}",
         conv(groups=2),

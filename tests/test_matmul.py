@@ -83,6 +83,19 @@ def test_contiguous_input_and_output_are_not_copied(monkeypatch, rng):
     assert np.shares_memory(out, seen[1][1])
 
 
+def test_each_share_lays_out_its_arguments_in_a_row_of_its_own():
+    # Two threads that shared a row would be wrong once in a million calls.
+    if blas.find_blas() is None:
+        pytest.skip("NumPy's BLAS cannot be held here, so np.matmul lays out nothing")
+    problem, on = describe(1, (1, 3, 96), np.dtype("f8"), (4, 3, 1), np.dtype("f8")), machine(3)
+    x, weight, _ = arrays(problem)
+    jobs, out = np.zeros((3, matmul.JOB), np.int64), np.empty(problem.out_shape)
+    assert jobs.nbytes == matmul.scratch_bytes(problem, on)
+    matmul.run(problem, on, matmul.prepare(problem, on, weight, None), x, out, jobs.view(np.uint8).reshape(-1))
+    thirds = [out.ctypes.data + third * 32 * out.itemsize for third in range(3)]
+    assert jobs[:, 2].tolist() == thirds
+
+
 def test_nan_and_inf_of_the_input_and_of_the_weight_stay_where_they_belong():
     problem = describe(2, (1, 3, 5, 40), np.dtype("f4"), (20, 3, 1, 1), np.dtype("f4"))
     x, weight, _ = arrays(problem)
