@@ -89,6 +89,15 @@ def test_the_1x1_function_of_section_7_4_is_the_correlation(rng):
     assert np.abs(product - correlated).sum() < 1e-6
 
 
+def test_the_1x1_function_asks_for_the_matrix_product_by_name_and_for_exact_loops_in_integers():
+    explained = nc.explain(nc.corr2d_multi_in_out_1x1, (3, 5, 5), (4, 3, 1, 1))
+    refusals = {candidate.name: candidate.refusal for candidate in explained.candidates}
+    assert refusals.pop("matmul") is None
+    assert set(refusals.values()) == {"method='matmul' was asked for"}
+    integers = np.ones((3, 5, 5), int), np.ones((4, 3, 1, 1), int)
+    assert nc.explain(nc.corr2d_multi_in_out_1x1, *integers).chosen == "loops"
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint64", "bool", "float16", "float32", "complex64"])
 def test_the_1x1_function_takes_every_dtype(dtype):
     image, kernel = np.array(X).astype(dtype), np.array([[2, 1], [0, 1]]).reshape(2, 2, 1, 1).astype(dtype)
