@@ -49,7 +49,22 @@ _caching: Any = numba.core.caching
 OPTIONS = {"_nrt": False, "nogil": True, "boundscheck": False, "fastmath": False, "error_model": "numpy"}
 THREADSAFE_LAYERS = ("omp", "tbb")
 
-_PROCESS = os.getpid()
+_FORKED_WITHOUT_EXEC = 0x40
+
+
+def _threads_left_behind() -> bool:
+    """Whether, at import, numba's threads were started already and this process was forked, as far as Linux tells:
+    they may be the parent's, and GNU OpenMP kills a child that takes them for its own.
+    """
+    try:
+        flags = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[6])
+    except (OSError, ValueError, IndexError):
+        return False
+    return bool(_parallel._is_initialized and flags & _FORKED_WITHOUT_EXEC)
+
+
+# The process whose threads numba's are.
+_PROCESS = -1 if _threads_left_behind() else os.getpid()
 _WORKQUEUE = threading.RLock()
 
 
@@ -117,7 +132,7 @@ class Kernel(Generic[P, R]):
         return _compile(cast("Callable[P, R]", twin), parallel=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if forked():
+        if os.getpid() != _PROCESS:
             return self.serial(*args, **kwargs)
         if layer() in THREADSAFE_LAYERS:
             return self.parallel(*args, **kwargs)
@@ -146,7 +161,7 @@ def njit(*, parallel: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]
 
 
 def forked() -> bool:
-    """Whether this process was forked off the one that imported numconv."""
+    """Whether this process was forked off the one that imported numconv, or that had started numba's threads."""
     return os.getpid() != _PROCESS
 
 

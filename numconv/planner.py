@@ -208,12 +208,10 @@ def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, input
         )
     if not out.flags.writeable:
         refuse(ValueError, "out is read-only, but the result is written to it: pass a writeable array", problem)
-    if any(_share(out, array) for array in inputs):
-        refuse(
-            ValueError,
-            "out shares memory with an input, but the inputs are read while it is written: pass a copy",
-            problem,
-        )
+    for array in inputs:
+        if _share(out, array):
+            sentence = "out shares memory with an input, but the inputs are read while it is written: pass a copy"
+            refuse(ValueError, sentence, problem)
 
 
 def _share(out: Array, array: Array | None) -> bool:

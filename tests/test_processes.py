@@ -80,6 +80,35 @@ assert in_a_child(planned, expected) == 0
     )
 
 
+def test_a_child_that_imports_numconv_after_its_parent_used_numba_computes(run_python, layer_environment):
+    # numconv was not there to see the fork.
+    run_python(
+        """
+        import os
+        import numba
+        import numpy as np
+
+        @numba.njit(parallel=True)
+        def count(x):
+            for i in numba.prange(len(x)):
+                x[i] += 1
+
+        count(np.zeros(1000))
+        child = os.fork()
+        if child == 0:
+            import numconv as nc
+            os._exit(int(nc.conv1d([[1, 2, 3]], [[[1, 1]]]).tolist() != [[3, 5]]))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        import numconv as nc
+        from numconv import jit
+        assert nc.conv1d([[1, 2, 3]], [[[1, 1]]]).tolist() == [[3, 5]]
+        assert not jit.forked(), "the parent keeps its threads"
+        """,
+        environment=layer_environment,
+    )
+
+
 def test_a_forked_pool_computes_while_the_parent_does(run_python, layer_environment):
     run_python(
         SETTING
