@@ -232,7 +232,7 @@ def _run(
     scratch: Array,
 ) -> Array:
     """Fill `out`, or a new array: through one of the accumulator's dtype where the result's differs."""
-    if x.dtype == np.float16:
+    if x.dtype.char == "e":
         # numba knows no float16 on the CPU. Every float16 is a float32, so no digit is lost.
         x = x.astype(np.float32)
     direct = problem.output == problem.accumulator and (out is None or out.flags.c_contiguous)
