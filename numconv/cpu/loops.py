@@ -22,7 +22,7 @@ import numpy as np
 from numba import prange
 
 from ..accuracy import direct_bound, direct_expected
-from ..jit import njit
+from ..jit import njit, to_fields
 from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
@@ -53,6 +53,7 @@ class Prepared(NamedTuple):
     bias: Array
 
 
+GEOMETRY_FIELDS = len(Geometry._fields)
 error_bound, expected_error = direct_bound, direct_expected
 
 
@@ -100,16 +101,16 @@ def run(
 ) -> None:
     if not out.size:
         return
-    geometry, sources = _launch(problem, machine.threads)
+    sources, integers = _launch(problem, machine.threads)
     missing = (1,) * (3 - problem.rank)
     correlate(
         x.reshape(x.shape[:2] + missing + x.shape[2:]),
         prepared.weight,
         prepared.bias,
         out.reshape(problem.batch, problem.out_channels, problem.pixels),
-        scratch.view(problem.accumulator).reshape(geometry.shares, -1),
+        scratch.view(problem.accumulator).reshape(machine.threads, -1),
         sources,
-        geometry,
+        integers,
     )
 
 
@@ -130,7 +131,7 @@ def _busiest(problem: Problem, threads: int, pixels: int, channels: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, threads: int) -> tuple[Geometry, Sources]:
+def _launch(problem: Problem, threads: int) -> tuple[Sources, Array]:
     missing = 3 - problem.rank
     ones = (1,) * missing
     pixels, channels = _blocks(problem, threads)
@@ -161,7 +162,7 @@ def _launch(problem: Problem, threads: int) -> tuple[Geometry, Sources]:
         relu=int(problem.activation == "relu"),
         shares=threads,
     )
-    return geometry, find_sources(problem)
+    return find_sources(problem), np.array(geometry)
 
 
 @njit(parallel=True)
@@ -172,12 +173,13 @@ def correlate(
     out: Array,
     scratch: Array,
     sources: Sources,
-    geometry: Geometry,
+    integers: Array,
 ) -> None:
     """All tasks, in even shares: x (n, c, d, h, w), weight (groups, co, taps), bias (groups*co,), out (n, groups*co,
     pixels), scratch (shares, ...). The shares are fixed by the number of threads, and no bit of the result depends
     on them.
     """
+    geometry = Geometry(*to_fields(integers, GEOMETRY_FIELDS))
     group_channels = weight.shape[1]
     pixel_blocks = -(-out.shape[2] // geometry.block_pixels)
     channel_blocks = -(-group_channels // geometry.block_channels)
