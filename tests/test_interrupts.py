@@ -27,6 +27,8 @@ CALLS = (
     lambda: planned(x, out=out),
     lambda: nc.conv2d(x, point, method="matmul"),
 )
+# A job started in the background of a shell ignores Ctrl-C, and its children do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 def storm(function, count):
