@@ -14,6 +14,6 @@ from .method import Method
 @functools.cache
 def methods() -> tuple[Method, ...]:
     """The table."""
-    from .cpu import loops, matmul, tiled
+    from .cpu import depthwise, loops, matmul, tiled
 
-    return (matmul, tiled, loops)
+    return (matmul, depthwise, tiled, loops)

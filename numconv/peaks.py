@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from . import jit
-from .cpu.simd import spin
+from .cpu.simd.native import spin
 from .jit import njit
 from .machine import machine
 from .method import Array

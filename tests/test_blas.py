@@ -11,7 +11,7 @@ import pytest
 
 import numconv as nc
 from numconv.cpu import blas
-from numconv.cpu.simd import call_loop
+from numconv.cpu.simd.native import call_loop
 
 GET = ctypes.CFUNCTYPE(ctypes.c_int)
 SET = ctypes.CFUNCTYPE(None, ctypes.c_int)

@@ -85,8 +85,10 @@ def test_the_one_by_one_example_differs_by_less_than_the_book_allows(demo):
 
 
 def test_the_demo_shows_loops_matmul_and_scipy_with_times_and_differences(demo):
-    rows = re.findall(r"(loops|tiled|matmul|scipy) [\d.]+ (?:s|ms|µs) [\d.e+]+ [\d.]+ (\d\.\de-\d\d) ", demo[0])
-    assert [name for name, _ in rows] == ["loops", "tiled", "scipy", "loops", "tiled", "matmul", "scipy"]
+    rows = re.findall(
+        r"(loops|tiled|depthwise|matmul|scipy) [\d.]+ (?:s|ms|µs) [\d.e+]+ [\d.]+ (\d\.\de-\d\d) ", demo[0]
+    )
+    assert [name for name, _ in rows] == ["loops", "depthwise", "scipy", "loops", "tiled", "matmul", "scipy"]
     assert all(float(difference) < 1e-5 for _, difference in rows)
     assert "every response is scipy's" in demo[0]
 
@@ -159,7 +161,7 @@ def test_bench_writes_every_figure(quick):
             "name", "problem", "flops", "bytes", "auto", "seconds", "gflops", "errors", "loops_to_blas",
         }  # fmt: skip
         assert (layer["problem"], layer["flops"], layer["bytes"]) == (str(problem), problem.flops, problem.bytes)
-        assert layer["auto"] in ("loops", "tiled", "matmul")
+        assert layer["auto"] in ("loops", "tiled", "depthwise", "matmul")
         assert {"loops", "tiled", "scipy"} <= set(layer["seconds"])
         for name, time in layer["seconds"].items():
             assert layer["gflops"][name] == pytest.approx(layer["flops"] / time / 1e9)
@@ -193,7 +195,7 @@ def test_every_layer_of_the_issue_is_benched():
     for case in RESNET50:
         assert contenders.names(case)[-2:] == ["np.matmul", "scipy"]
         assert ("matmul" in contenders.names(case)) == case.name.startswith("1x1")
-    assert contenders.names(FILTERS[0]) == ["loops", "tiled", "scipy"]
+    assert contenders.names(FILTERS[0]) == ["depthwise", "loops", "tiled", "scipy"]
 
 
 @pytest.mark.parametrize("name", ["1x1", "1x1 stride", "stride", "padding", "padding over kernel"])
@@ -311,7 +313,7 @@ def test_help_shows_an_example(command, capsys):
         ),
         (
             "explain 1x1x5x5 1x1x3x3 --method best",
-            "method is 'best', but it must be one of auto, matmul, tiled, loops [float32 1x1x5x5 * 1x1x3x3]",
+            "method is 'best', but it must be one of auto, matmul, depthwise, tiled, loops [float32 1x1x5x5 * 1x1x3x3]",
         ),
         (
             "explain 1x1x5x5 1x1x3x3 --dtype real",

@@ -215,7 +215,11 @@ OPTIONS = [
 ]
 
 METHODS = [
-    error(ValueError, f"method is 'fft', but it must be one of auto, matmul, tiled, loops {LINE}", conv(method="fft")),
+    error(
+        ValueError,
+        f"method is 'fft', but it must be one of auto, matmul, depthwise, tiled, loops {LINE}",
+        conv(method="fft"),
+    ),
     error(TypeError, f"method is None, but it takes a word: {HELP}", conv(method=None)),
     error(
         ValueError,

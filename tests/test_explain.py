@@ -28,9 +28,10 @@ def nothing_runs(monkeypatch):
 def test_every_method_has_its_predicted_time_or_its_refusal():
     explained = nc.explain(nc.conv2d, *LAYER, padding=1)
     assert str(explained.problem) == "float32 1x64x56x56 * 64x64x3x3 padding 1"
-    matmul, tiled, loops = explained.candidates
+    matmul, depthwise, tiled, loops = explained.candidates
     assert (matmul.name, matmul.seconds) == ("matmul", None)
     assert matmul.refusal == "the kernel has 9 taps, but a matrix product takes 1x1"
+    assert depthwise.refusal == "each output channel sums 64 input channels, but it takes one"
     assert (tiled.name, tiled.refusal, explained.chosen) == ("tiled", None, "tiled")
     assert (loops.name, loops.refusal) == ("loops", None)
     assert loops.seconds > 0
@@ -45,7 +46,7 @@ def test_the_prediction_is_for_the_threads_of_the_moment(set_threads):
     explained = nc.explain(nc.conv2d, *LAYER)
     assert explained.threads == 1
     assert explained.candidates == planner.candidates(explained.problem, machine(1), planner.Wish())
-    times = [planner.candidates(explained.problem, machine(n), planner.Wish())[1].seconds for n in (1, 2, 4)]
+    times = [planner.candidates(explained.problem, machine(n), planner.Wish())[2].seconds for n in (1, 2, 4)]
     assert times == sorted(times, reverse=True)
 
 

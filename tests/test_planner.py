@@ -102,19 +102,26 @@ def test_auto_finds_a_method_for_every_case(case, wish):
     assert choose(case.problem(), ON, Wish(**wish), False) in table()
 
 
+DEEP = "each output channel sums 300 input channels, but it takes one"
+
+
 @pytest.mark.parametrize(
     ("wish", "refusals"),
     [
-        ({}, {"matmul": None, "tiled": None, "loops": None}),
+        ({}, {"matmul": None, "depthwise": DEEP, "tiled": None, "loops": None}),
         ({"method": "loops"},
-         {"matmul": "method='loops' was asked for", "tiled": "method='loops' was asked for", "loops": None}),
+         {"matmul": "method='loops' was asked for", "depthwise": DEEP,
+          "tiled": "method='loops' was asked for", "loops": None}),
         ({"reproducible": True},
          {"matmul": "it leaves the one order of summation, and reproducible=True excludes that",
-          "tiled": None, "loops": None}),
-        ({"rtol": 1e-9}, {"matmul": "its expected error is 8.3e-06, over rtol=1e-09", "tiled": None, "loops": None}),
-        ({"rtol": 1e-5}, {"matmul": None, "tiled": None, "loops": None}),
+          "depthwise": DEEP, "tiled": None, "loops": None}),
+        ({"rtol": 1e-9},
+         {"matmul": "its expected error is 8.3e-06, over rtol=1e-09", "depthwise": DEEP, "tiled": None,
+          "loops": None}),
+        ({"rtol": 1e-5}, {"matmul": None, "depthwise": DEEP, "tiled": None, "loops": None}),
         ({"rtol": 1e-5, "rtol_kind": "bound"},
-         {"matmul": "its proved error bound is 1.8e-05, over rtol=1e-05", "tiled": None, "loops": None}),
+         {"matmul": "its proved error bound is 1.8e-05, over rtol=1e-05", "depthwise": DEEP, "tiled": None,
+          "loops": None}),
     ],
     ids=str,
 )  # fmt: skip
@@ -124,7 +131,7 @@ def test_candidates_tell_each_methods_refusal_by_its_text(wish, refusals):
 
 
 def test_candidates_of_one_that_refuses_have_no_time():
-    refused, served, _ = candidates(CASES["plain"].problem(), ON, Wish())
+    refused, _, served, _ = candidates(CASES["plain"].problem(), ON, Wish())
     assert (refused.name, refused.seconds, refused.flops, refused.scratch_bytes) == ("matmul", None, None, None)
     assert served.seconds > 0
     assert served.flops >= CASES["plain"].problem().flops
@@ -134,6 +141,7 @@ def test_each_layer_gets_the_method_that_was_measured_faster():
     for shape, weight, name in (
         ((1, 256, 14, 14), (1024, 256, 1, 1), "matmul"),
         ((1, 64, 56, 56), (64, 64, 3, 3), "tiled"),
+        ((1, 1, 1024, 1024), (1, 1, 5, 5), "depthwise"),
     ):
         assert nc.explain(nc.conv2d, shape, weight).chosen == name
 

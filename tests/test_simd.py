@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from exact import fused32, step
 
-from numconv.cpu.simd import multiply_add
+from numconv.cpu.simd.scalar import multiply_add
 
 
 @numba.njit

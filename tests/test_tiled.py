@@ -10,7 +10,7 @@ import pytest
 
 from numconv import jit
 from numconv.cpu import channel_tiles, loops, pixel_tiles, tiled
-from numconv.cpu.simd import tile_channels, tile_pixels
+from numconv.cpu.simd.tiles import tile_channels, tile_pixels
 from numconv.machine import machine
 from numconv.testing import EDGES, RESNET50, arrays
 
@@ -31,6 +31,7 @@ def only(monkeypatch):
     def forget():
         tiled._choose.cache_clear()
         tiled._launch.cache_clear()
+        tiled._layout.cache_clear()
 
     yield choose
     monkeypatch.undo()
@@ -93,7 +94,12 @@ TILES = {
     "pixels": (tile_pixels, [(rows, (0,), vectors) for rows in PIXEL_ROWS for vectors in (pixel_tiles.VECTORS, (0,))]),
     "channels": (
         tile_channels,
-        [(rows, run, channel_tiles.VECTORS) for shape in CHANNEL_RUNS for rows, run in (shape, ((0,), shape[1]))],
+        [
+            (rows, run, vectors)
+            for shape in CHANNEL_RUNS
+            for rows, run in (shape, ((0,), shape[1]))
+            for vectors in (channel_tiles.ONE, channel_tiles.TWO)
+        ],
     ),
 }
 
@@ -106,7 +112,7 @@ def test_no_tile_that_ships_spills_a_vector(shape, dtype):
 
         @numba.njit(_nrt=False)
         def once(scalars, pitch, columns, table, sums, rows=rows, run=run, vectors=vectors):
-            tile(rows, run, vectors, scalars, pitch, columns, table, len(table), sums, pitch)
+            tile(rows, run, vectors, scalars, pitch, 1, columns, table, len(table), 2, 3, 1, 4, sums, pitch, 0)
 
         flat, table = np.zeros(4096, dtype), np.zeros(2, np.int64)
         once(flat, 0, flat, table, flat.copy())

@@ -102,7 +102,7 @@ def measure(case: Case, count: int, advance: Callable[[], object]) -> Row:
 
 
 # The contenders that the tables show, in columns.
-COLUMNS = ("loops", "tiled", "matmul", "np.matmul", "scipy")
+COLUMNS = ("loops", "tiled", "depthwise", "matmul", "np.matmul", "scipy")
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -126,6 +126,7 @@ def cells(row: Row) -> list[str]:
 
 
 CAPTION = (
-    "loops, tiled and matmul: numconv's plans. np.matmul: the bare product on the same data, for kernels larger than"
-    " 1x1 on patches that were unrolled outside the time. scipy: signal.correlate, one call an output channel."
+    "loops, tiled, depthwise and matmul: numconv's plans. np.matmul: the bare product on the same data, for kernels"
+    " larger than 1x1 on patches that were unrolled outside the time. scipy: signal.correlate, one call an output"
+    " channel."
 )

@@ -31,6 +31,7 @@ class Style(NamedTuple):
 STYLES = {
     "loops": Style("numconv loops", "o", "#b2182b", "#b2182b", "white"),
     "tiled": Style("numconv tiled", "D", "#e08214", "#e08214", "white"),
+    "depthwise": Style("numconv depthwise", "^", "#1b7837", "#1b7837", "white"),
     "matmul": Style("numconv matmul", "s", "#2166ac", "#2166ac", "white"),
     "np.matmul": Style("np.matmul on patches unrolled beforehand", "s", "white", "#2166ac", "#2166ac"),
 }
@@ -153,11 +154,12 @@ def apart(pixels: np.ndarray[Any, Any], distance: float) -> None:
 def draw_names(figure: Figure, layers: Sequence[dict[str, Any]]) -> None:
     """Number, name and rates of each layer, beside the plot."""
     columns = ((0.715, "right"), (0.725, "left"), (0.905, "right"), (0.948, "right"), (0.99, "right"))
-    rows = [("", "layer", "loops", "tiled", "BLAS")]
+    rows = [("", "layer", "loops", "tiles", "BLAS")]
     for number, row in enumerate(layers, 1):
         rates = row["gflops"]
         blas = rates.get("matmul", rates.get("np.matmul"))
-        figures = ("-" if rate is None else f"{rate:.0f}" for rate in (rates["loops"], rates["tiled"], blas))
+        tiles = max(rates["tiled"], rates.get("depthwise", 0.0))
+        figures = ("-" if rate is None else f"{rate:.0f}" for rate in (rates["loops"], tiles, blas))
         rows.append((str(number), row["name"], *figures))
     for line, cells in enumerate(rows):
         for cell, (x, side) in zip(cells, columns, strict=True):

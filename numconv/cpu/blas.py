@@ -20,7 +20,7 @@ import numpy as np
 
 from ..jit import njit
 from ..method import Array
-from .simd import call_get, call_set, exchange
+from .simd.native import call_get, call_set, exchange
 
 # (before, after) the name of an OpenBLAS function: numpy's wheels, other 64-bit builds, plain builds.
 OPENBLAS_NAMES = (("scipy_openblas_", "64_"), ("scipy_openblas_", ""), ("openblas_", "64_"), ("openblas_", ""))

@@ -1,38 +1,46 @@
 """Register tiles with output channels in the vector lanes: a run of output pixels times two vectors of channels.
 
 A tap loads two vectors of weights, packed so that they lie together, and broadcasts an input from the window for each
-pixel. The lanes are full whatever the map's size, which is where tiles of pixels waste.
+pixel. The lanes are full whatever the map's size, which is where tiles of pixels waste; a stride costs nothing; and a
+row of pixels whose kernel rows lie in the padding can leave them out, for a zero term changes no bit.
 Sums are [block of channels and pixel, channel], and are transposed on the way to the output.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 
 from ..jit import njit
 from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
-from .simd import tile_channels
-from .window import Window
+from .blocks import Blocks
+from .simd.copies import transpose, transpose_finish
+from .simd.ir import vector_lanes
+from .simd.tiles import tile_channels
+from .window import Tables, Window
 
 # (rows, run) of pixels in a tile, the lengths of tuples: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2
 # and 1 in 16. Several rows at once where one run spans the map.
 Extent = tuple[int, ...]
 WIDE = machine(1).vector_bytes == 64
 ONE: Extent = (0,)
-VECTORS: Extent = (0,) * 2
+TWO: Extent = (0,) * 2
 LONG: tuple[Extent, Extent] = (ONE, (0,) * (14 if WIDE else 6))
-SHORT: tuple[Extent, Extent] = ((0,) * 2, (0,) * (7 if WIDE else 3))
+SHORT: tuple[Extent, Extent] = (TWO, (0,) * (7 if WIDE else 3))
 SHORTEST: tuple[Extent, Extent] = ((0,) * 3, (0,) * (4 if WIDE else 2))
 RUNS = tuple(len(run) for _, run in (LONG, SHORT, SHORTEST))
 MAX_PIXELS = 256
+LEAST_COLUMNS = 56
+# A stride stays in the window.
+PHASED = False
 TILE_START = 60
 
 
 def unit(machine: Machine, problem: Problem) -> int:
-    """Channels that share a row of weights."""
-    return len(VECTORS) * machine.lanes(problem.accumulator)
+    """Channels that share a block of weights."""
+    return len(TWO) * machine.lanes(problem.accumulator)
 
 
 def channel_step(machine: Machine, problem: Problem) -> int:
@@ -53,64 +61,174 @@ def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[i
 
 def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels: int) -> int:
     """A task's time for its sums, in cycles: each worth a fused multiply-add or an aligned load of a vector."""
-    run = run_length(columns)
-    runs = -(-channels // unit(machine, problem)) * rows * -(-columns // run)
-    adding = runs * (problem.taps * max(run * len(VECTORS), run + len(VECTORS)) + TILE_START)
-    return adding + channels * rows * (10 + columns)
+    run, lanes = run_length(columns), machine.lanes(problem.accumulator)
+    runs, vectors = rows * -(-columns // run), -(-channels // lanes)
+    pairs, single = divmod(vectors, len(TWO))
+    tap = pairs * len(TWO) * run + single * (run + 2)
+    # A square of the transposition, for each vector of channels and of pixels.
+    return runs * (problem.taps * tap + vectors * TILE_START) + vectors * rows * -(-columns // lanes) * 8 * lanes
 
 
-def pack(weight: Array, lanes: int) -> Array:
-    """(groups, co, taps) as (groups, blocks, taps, lanes), zeros behind the last channel."""
-    groups, channels, taps = weight.shape
-    packed = np.zeros((groups, -(-channels // lanes), taps, lanes), weight.dtype)
-    for block in range(packed.shape[1]):
-        part = weight[:, block * lanes : (block + 1) * lanes]
-        packed[:, block, :, : part.shape[1]] = part.transpose(0, 2, 1)
-    return packed
+@njit(parallel=True)
+def pack(weight: Array, packed: Array, finite: Array) -> None:
+    """Weights (groups, co, taps) block by block: of each `unit` channels, packed (groups * co * taps,) has a row of
+    channels for each tap. finite (groups, blocks): whether all weights of a block are.
+    """
+    for task in prange(finite.size):
+        group, block = divmod(np.intp(task), finite.shape[1])
+        finite[group, block] = pack_block(weight[group], packed, group, block)
 
 
 @njit()
-def accumulate(sums: Array, weight: Array, panel: Array, offsets: Array, window: Window) -> None:
-    """sums[p, c] += weight[t, c] * panel[offsets[t] + pixel p], taps in ascending order, by tiles, block by block."""
-    pixels = len(sums) // len(weight)
-    for block in range(len(weight)):
+def pack_block(weight: Array, packed: Array, group: int, block: int) -> bool:
+    """One block of a group's weights (co, taps); returns whether all are finite."""
+    channels, taps = weight.shape
+    lanes = vector_lanes(packed)
+    first = block * len(TWO) * lanes
+    count = min(len(TWO) * lanes, channels - first)
+    target = packed[(group * channels + first) * taps :]
+    finite = True
+    for channel in range(first, first + count):
+        row = weight[channel]
+        for tap in range(taps):
+            finite &= abs(row[tap]) < np.inf
+    for tap in range(0, taps, lanes):
+        for channel in range(0, count, lanes):
+            source, place = weight[first + channel, tap:], target[tap * count + channel :]
+            transpose(source, taps, place, count, min(lanes, count - channel), min(lanes, taps - tap))
+    return finite
+
+
+@njit()
+def accumulate(
+    sums: Array,
+    weight: Array,
+    channel: int,
+    channels: int,
+    tap: int,
+    panel: Array,
+    first: int,
+    end: int,
+    planes: int,
+    fresh: int,
+    oh: int,
+    tables: Tables,
+    window: Window,
+    blocks: Blocks,
+) -> None:
+    """sums[p, c] += weight[t, c] * panel[offset(t) + p]: the taps from first to end of each plane, by tiles.
+
+    Fresh sums start from zero. Channels begin at number `channel` of the weights, the first plane's tap 0 is number
+    `tap`, and the rows of pixels begin at output row oh.
+    """
+    pixels, size, taps = blocks.sum_rows, sums.shape[1], window.total_planes * window.taps
+    run = pixels // window.block_rows
+    for block in range(-(-channels // size)):
+        pitch = min(size, channels - block * size)
         part = sums[block * pixels : (block + 1) * pixels]
-        run = pixels // window.block_rows
+        rows = weight[(channel + block * size) * taps + tap * pitch :]
         if run % len(LONG[1]) == 0:
-            sweep(LONG[0], LONG[1], part, weight[block], panel, offsets, window)
+            sweep(LONG, part, rows, pitch, panel, first, end, planes, fresh, oh, tables, window, blocks)
         elif run % len(SHORT[1]) == 0:
-            sweep(SHORT[0], SHORT[1], part, weight[block], panel, offsets, window)
+            sweep(SHORT, part, rows, pitch, panel, first, end, planes, fresh, oh, tables, window, blocks)
         else:
-            sweep(SHORTEST[0], SHORTEST[1], part, weight[block], panel, offsets, window)
+            sweep(SHORTEST, part, rows, pitch, panel, first, end, planes, fresh, oh, tables, window, blocks)
 
 
 @njit()
-def sweep(rows: Extent, run: Extent, sums: Array, weight: Array, panel: Array, offsets: Array, window: Window) -> None:
-    """All tiles of a block: several rows at a time where one run spans a row, else run by run."""
-    steps, pitch, columns = len(offsets), sums.shape[1], len(sums) // window.block_rows // len(run)
-    together = window.block_rows // len(rows) * len(rows) if columns == 1 else 0
-    for row in range(0, together, len(rows)):
-        at, pixel = row * window.pitch, row * len(run)
-        tile_channels(rows, run, VECTORS, panel[at:], window.pitch, weight, offsets, steps, sums[pixel:], pitch)
-    for row in range(together, window.block_rows):
-        for column in range(columns):
-            at, pixel = row * window.pitch + column * len(run), (row * columns + column) * len(run)
-            tile_channels(ONE, run, VECTORS, panel[at:], window.pitch, weight, offsets, steps, sums[pixel:], pitch)
+def sweep(
+    extent: tuple[Extent, Extent],
+    sums: Array,
+    weight: Array,
+    pitch: int,
+    panel: Array,
+    first: int,
+    end: int,
+    planes: int,
+    fresh: int,
+    oh: int,
+    tables: Tables,
+    window: Window,
+    blocks: Blocks,
+) -> None:
+    """All tiles of a block of channels: several rows at a time where one run spans a row, else run by run."""
+    several, run = extent
+    columns = len(sums) // window.block_rows // len(run)
+    row = 0
+    while row < window.block_rows:
+        low, high = tap_range(row, 1, first, end, oh, tables, window, blocks)
+        rows = len(several)
+        if columns > 1 or row + rows > window.block_rows or high - low < end - first:
+            # A row that leaves taps out goes alone.
+            rows = 1
+        if fresh and low == high:
+            sums[row * columns * len(run) : (row + 1) * columns * len(run)] = 0
+        for column in range(columns if low < high else 0):
+            source = panel[row * window.pitch + column * len(run) * window.column_step :]
+            target = sums[(row * columns + column) * len(run) :]
+            if rows == 1:
+                tile(ONE, run, target, weight, pitch, source, low, high, planes, fresh, tables, window)
+            else:
+                tile(several, run, target, weight, pitch, source, first, end, planes, fresh, tables, window)
+        row += rows
 
 
 @njit()
-def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window, relu: int) -> None:
+def tap_range(
+    row: int, rows: int, first: int, end: int, oh: int, tables: Tables, window: Window, blocks: Blocks
+) -> tuple[int, int]:
+    """The taps from first to end, or those of them that meet the input in a row of the block."""
+    if blocks.skip and end - first == window.taps and oh + row < len(tables.first_tap):
+        return tables.first_tap[oh + row], tables.end_tap[oh + row]
+    return first, end
+
+
+@njit()
+def tile(
+    rows: Extent,
+    run: Extent,
+    sums: Array,
+    weight: Array,
+    pitch: int,
+    panel: Array,
+    first: int,
+    end: int,
+    planes: int,
+    fresh: int,
+    tables: Tables,
+    window: Window,
+) -> None:
+    """One tile of one or two vectors of channels, at the start of sums and panel."""
+    offsets, start = tables.offsets[first:end], weight[first * pitch :]
+    steps, gap, width = end - first, (window.taps - (end - first)) * pitch, sums.shape[1]
+    places, step, size = window.pitch, window.column_step, window.plane_size
+    if pitch > vector_lanes(sums):
+        tile_channels(
+            rows, run, TWO, panel, places, step, start, offsets, steps, planes, size, pitch, gap, sums, width, fresh
+        )
+    else:
+        tile_channels(
+            rows, run, ONE, panel, places, step, start, offsets, steps, planes, size, pitch, gap, sums, width, fresh
+        )
+
+
+@njit()
+def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window, blocks: Blocks) -> None:
     """out[co, oh:, ow:] = the transposed sums, with bias and activation."""
-    zero = out.dtype.type(0)
-    lanes = sums.shape[1]
-    pixels = len(sums) // -(-len(out) // lanes)
-    width = pixels // window.block_rows
-    columns = min(window.block_columns, out.shape[2] - ow)
-    for row in range(min(window.block_rows, out.shape[1] - oh)):
-        for channel in range(len(out)):
-            target = out[channel, oh + row, ow : ow + columns]
-            first = channel // lanes * pixels + row * width
-            source = sums[first : first + columns, channel % lanes]
-            for j in range(columns):
-                value = source[j] + bias[channel]
-                target[j] = zero if relu and value < 0 else value
+    size, lanes = sums.shape[1], vector_lanes(out)
+    columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
+    width = blocks.sum_rows // window.block_rows
+    if columns == width == out.shape[2]:
+        # Neither the sums nor the output have anything between their rows.
+        rows, columns = 1, rows * columns
+    apart = out.strides[0] // out.itemsize
+    for first in range(0, len(out), lanes):
+        channels = min(lanes, len(out) - first)
+        source = first // size * blocks.sum_rows
+        for row in range(rows):
+            for j in range(0, columns, lanes):
+                down, right = divmod(ow + j, out.shape[2])
+                place = out[first, oh + row + down, right:]
+                square = sums[source + row * width + j, first % size :]
+                pixels = min(lanes, columns - j)
+                transpose_finish(square, size, place, apart, pixels, channels, bias[first:], blocks.relu)

@@ -27,7 +27,7 @@ from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
 from .panel import Geometry, Sources, fill, find_sources
-from .simd import multiply_add
+from .simd.scalar import multiply_add
 
 NAME = "loops"
 REPRODUCIBLE = True

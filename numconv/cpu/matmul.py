@@ -27,7 +27,7 @@ from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
 from .blas import find_blas, held, hold, matmul_loop, release
-from .simd import call_loop
+from .simd.native import call_loop
 
 NAME = "matmul"
 REPRODUCIBLE = False

@@ -11,8 +11,11 @@ from ..jit import njit
 from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
-from .simd import tile_pixels, vector_lanes
-from .window import Window, pitch
+from .blocks import Blocks
+from .simd.copies import copy_finish
+from .simd.ir import vector_lanes
+from .simd.tiles import tile_pixels
+from .window import Tables, Window, pitch
 
 # A tile's extents are the lengths of tuples: a kernel reads them from the type, at compile time. The largest has 24
 # sums, 3 inputs and a weight in 32 registers, or 8, 2 and 1 in 16.
@@ -23,6 +26,9 @@ CHANNELS: Extent = (0,) * (8 if machine(1).vector_bytes == 64 else 4)
 VECTORS: Extent = (0,) * (3 if machine(1).vector_bytes == 64 else 2)
 # Pixels of a task at most: its sums, for 64 channels, take a quarter of a megabyte of the second-level cache.
 MAX_PIXELS = 1024
+LEAST_COLUMNS = 512
+# Neighbouring pixels lie together in the window.
+PHASED = True
 # Cycles that a tile takes to start and to load and store its sums, for each piece of a window.
 TILE_START = 40
 
@@ -40,7 +46,7 @@ def channel_step(machine: Machine, problem: Problem) -> int:
 def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[int, int]:
     """(rows, columns) of the sums of one unit of channels."""
     lanes = machine.lanes(problem.accumulator)
-    return 1, -(-((rows - 1) * pitch(problem, columns) + columns) // lanes) * lanes
+    return 1, -(-((rows - 1) * pitch(problem, columns, PHASED) + columns) // lanes) * lanes
 
 
 def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels: int) -> int:
@@ -56,41 +62,91 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
 
 
 @njit()
-def accumulate(sums: Array, weight: Array, panel: Array, offsets: Array, window: Window) -> None:
-    """sums[c, p] += weight[c, t] * panel[offsets[t] + p], taps in ascending order, by tiles."""
-    channels = len(sums)
+def accumulate(
+    sums: Array,
+    weight: Array,
+    channel: int,
+    channels: int,
+    tap: int,
+    panel: Array,
+    first: int,
+    end: int,
+    planes: int,
+    fresh: int,
+    oh: int,
+    tables: Tables,
+    window: Window,
+    blocks: Blocks,
+) -> None:
+    """sums[c, p] += weight[c, t] * panel[offset(t) + p]: the taps from first to end of each plane, by tiles.
+
+    Fresh sums start from zero. Channels begin at number `channel` of the weights, and the first plane's tap 0 is
+    number `tap`.
+    """
     full = channels // len(CHANNELS) * len(CHANNELS)
     few = channels // len(FEW_CHANNELS) * len(FEW_CHANNELS)
+    offsets, rows = tables.offsets[first:end], weight[channel:, tap + first :]
     for c in range(0, full, len(CHANNELS)):
-        sweep(CHANNELS, sums[c:], weight[c:], panel, offsets)
+        sweep(CHANNELS, sums[c:], rows[c:], panel, offsets, planes, fresh, window)
     for c in range(full, few, len(FEW_CHANNELS)):
-        sweep(FEW_CHANNELS, sums[c:], weight[c:], panel, offsets)
+        sweep(FEW_CHANNELS, sums[c:], rows[c:], panel, offsets, planes, fresh, window)
     for c in range(few, channels):
-        sweep(ONE, sums[c:], weight[c:], panel, offsets)
+        sweep(ONE, sums[c:], rows[c:], panel, offsets, planes, fresh, window)
 
 
 @njit()
-def sweep(channels: Extent, sums: Array, weight: Array, panel: Array, offsets: Array) -> None:
+def sweep(
+    channels: Extent, sums: Array, weight: Array, panel: Array, offsets: Array, planes: int, fresh: int, window: Window
+) -> None:
     """Some channels' tiles, from the first pixel to the last."""
-    pitch, steps = sums.shape[1], len(offsets)
-    lanes = vector_lanes(sums)
-    weight_pitch = weight.strides[0] // weight.itemsize
+    pitch, lanes = sums.shape[1], vector_lanes(sums)
     wide = pitch // lanes // len(VECTORS) * len(VECTORS) * lanes
     for p in range(0, wide, len(VECTORS) * lanes):
-        tile_pixels(channels, ONE, VECTORS, weight, weight_pitch, panel[p:], offsets, steps, sums[:, p:], pitch)
+        tile(channels, VECTORS, sums[:, p:], weight, panel[p:], offsets, planes, fresh, window)
     for p in range(wide, pitch, lanes):
-        tile_pixels(channels, ONE, ONE, weight, weight_pitch, panel[p:], offsets, steps, sums[:, p:], pitch)
+        tile(channels, ONE, sums[:, p:], weight, panel[p:], offsets, planes, fresh, window)
 
 
 @njit()
-def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window, relu: int) -> None:
+def tile(
+    channels: Extent,
+    vectors: Extent,
+    sums: Array,
+    weight: Array,
+    panel: Array,
+    offsets: Array,
+    planes: int,
+    fresh: int,
+    window: Window,
+) -> None:
+    """One tile, at the start of sums, weights and panel."""
+    steps, size, gap = len(offsets), window.plane_size, window.taps - len(offsets)
+    pitches = weight.strides[0] // weight.itemsize, sums.strides[0] // sums.itemsize
+    tile_pixels(
+        channels,
+        ONE,
+        vectors,
+        weight,
+        pitches[0],
+        0,
+        panel,
+        offsets,
+        steps,
+        planes,
+        size,
+        1,
+        gap,
+        sums,
+        pitches[1],
+        fresh,
+    )
+
+
+@njit()
+def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window, blocks: Blocks) -> None:
     """out[co, oh:, ow:] = the block's sums, with bias and activation."""
-    zero = out.dtype.type(0)
-    columns = min(window.block_columns, out.shape[2] - ow)
-    for row in range(min(window.block_rows, out.shape[1] - oh)):
-        for channel in range(len(out)):
-            target = out[channel, oh + row, ow : ow + columns]
-            source = sums[channel, row * window.pitch : row * window.pitch + columns]
-            for j in range(columns):
-                value = source[j] + bias[channel]
-                target[j] = zero if relu and value < 0 else value
+    columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
+    for channel in range(len(out)):
+        for row in range(rows):
+            source, target = sums[channel, row * window.pitch :], out[channel, oh + row, ow:]
+            copy_finish(source, target, columns, bias[channel], blocks.relu)

@@ -13,6 +13,7 @@ It wins on all dense layers, and refuses only dtypes without vectors. Segments, 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -21,26 +22,14 @@ import numpy as np
 from numba import prange
 
 from ..accuracy import direct_bound, direct_expected
-from ..jit import njit
+from ..jit import njit, to_fields
 from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
-from .window import (
-    Blocks,
-    Tables,
-    Window,
-    blocks,
-    copy_cycles,
-    fill,
-    flush,
-    locate,
-    pitch,
-    segment_end,
-    task_range,
-    tasks,
-    window,
-)
+from .blocks import Blocks, blocks, locate, task_range, tasks
+from .segments import flush, segment_end, segment_start
+from .window import Tables, Window, copy_cycles, fill, pitch, window
 
 NAME = "tiled"
 REPRODUCIBLE = True
@@ -51,6 +40,8 @@ EFFICIENCY = 0.75
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
 WINDOW_BYTES = 256 << 10
 CACHE_LINE = 64
+# A group's channels are cut into so many parts, so that all threads have work on a small map.
+PARTS = (1, 2, 4, 8, 16, 32, 64)
 SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
 
 
@@ -64,12 +55,16 @@ class Choice(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """weight: (groups, co, taps) for pixel tiles, (groups, blocks, taps, lanes) for channel tiles; bias: (co,)."""
+    """weight: (groups * co, taps) for pixel tiles, packed for channel tiles; bias: (groups * co,); finite: all weights
+    are, as far as it is known.
+    """
 
     weight: Array
     bias: Array
+    finite: bool
 
 
+WINDOW_FIELDS, BLOCKS_FIELDS = len(Window._fields), len(Blocks._fields)
 error_bound, expected_error = direct_bound, direct_expected
 
 
@@ -83,30 +78,45 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 def work(problem: Problem, machine: Machine) -> Work:
     choice = _choose(problem, machine)
-    flops = 2.0 * machine.threads * _busiest(problem, machine, choice) * machine.lanes(problem.accumulator)
+    flops = 2.0 * machine.threads * _busiest(_flat(problem), machine, choice) * machine.lanes(problem.accumulator)
     rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
     packing = 4.0 * math.prod(problem.weight_shape) * problem.accumulator.itemsize
     return Work(flops, rate, problem.bytes, 4e-6, packing * (choice.shape == "channels"))
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
-    _, geometry, split = _launch(problem, machine)
+    geometry, _, split = _layout(problem, machine, False)
     units = -(-min(split.channels, problem.out_channels // problem.groups) // split.unit)
     # Tiles read whole vectors and runs, so there is room behind the last plane.
     beyond = max(len(pixel_tiles.VECTORS) * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
+    beyond *= geometry.column_step
     share = 2 * units * split.sum_rows * split.sum_columns + geometry.planes * geometry.plane_size + beyond
     return machine.threads * -(-share // CACHE_LINE) * CACHE_LINE * problem.accumulator.itemsize
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
-    group_channels = problem.out_channels // problem.groups
-    rows = weight.astype(problem.accumulator, order="C", copy=False)
-    rows = rows.reshape(problem.groups, group_channels, problem.taps)
+    channels = problem.out_channels // problem.groups
+    rows = weight.astype(problem.accumulator, order="C", copy=False).reshape(problem.out_channels, problem.taps)
+    finite = False
     if _choose(problem, machine).shape == "channels":
-        rows = channel_tiles.pack(rows, channel_tiles.unit(machine, problem))
-    if bias is None:
-        return Prepared(rows, np.zeros(problem.out_channels, problem.accumulator))
-    return Prepared(rows, np.ascontiguousarray(bias, problem.accumulator))
+        # Tiles read whole vectors, so there is room behind the last weight.
+        packed = np.empty(rows.size + machine.lanes(problem.accumulator), problem.accumulator)
+        blocks_finite = np.empty((problem.groups, -(-channels // channel_tiles.unit(machine, problem))), np.bool_)
+        channel_tiles.pack(rows.reshape(problem.groups, channels, problem.taps), packed, blocks_finite)
+        rows, finite = packed, bool(blocks_finite.all())
+    # A sum may be -0, from a product that underflowed, and a bias of -0 would keep it so.
+    biases = np.zeros(problem.out_channels, problem.accumulator) if bias is None else bias + problem.accumulator.type(0)
+    return Prepared(rows, biases.astype(problem.accumulator, order="C", copy=False), finite)
+
+
+@functools.lru_cache(maxsize=1024)
+def _flat(problem: Problem) -> Problem:
+    """The same Problem along one axis, where that is one: a kernel of one tap that meets every pixel in turn."""
+    plain = all(step == 1 for step in problem.stride) and not any(map(any, problem.padding))
+    if math.prod(problem.kernel) > 1 or not plain or problem.rank == 1:
+        return problem
+    axis: dict[str, Any] = {"kernel": (1,), "stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
+    return dataclasses.replace(problem, spatial=(math.prod(problem.spatial),), **axis)
 
 
 def run(
@@ -120,29 +130,42 @@ def run(
 ) -> None:
     if not out.size:
         return
-    missing = (1,) * (3 - problem.rank)
+    flat = _flat(problem)
+    missing = (1,) * (3 - flat.rank)
     correlate(
-        x.reshape(x.shape[:2] + missing + x.shape[2:]),
+        x.reshape(x.shape[:2] + missing + flat.spatial),
         prepared.weight,
         prepared.bias,
-        out.reshape(out.shape[:2] + missing + out.shape[2:]),
+        out.reshape(out.shape[:2] + missing + flat.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
-        *_launch(problem, machine),
+        *_launch(problem, machine, prepared.finite),
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, machine: Machine) -> tuple[Tables, Window, Blocks]:
-    shape, rows, columns, channels = _choose(problem, machine)
-    geometry, tables = window(problem, rows, columns, machine.lanes(problem.accumulator), WINDOW_BYTES)
-    sums = SHAPES[shape].sums(problem, machine, rows, columns)
-    unit = SHAPES[shape].unit(machine, problem)
-    return tables, geometry, blocks(problem, rows, columns, channels, machine.threads, unit, *sums)
+def _launch(problem: Problem, machine: Machine, finite: bool) -> tuple[Tables, Array]:
+    """The Tables, and the integers of Window and Blocks in one array: tuples cost each call 0.1 us a field."""
+    geometry, tables, split = _layout(problem, machine, finite)
+    return tables, np.array(geometry + split)
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(problem: Problem, machine: Machine, finite: bool) -> tuple[Window, Tables, Blocks]:
+    name, rows, columns, channels = _choose(problem, machine)
+    shape, problem = SHAPES[name], _flat(problem)
+    geometry, tables = window(
+        problem, rows, columns, machine.lanes(problem.accumulator), WINDOW_BYTES, phased=shape.PHASED
+    )
+    sum_rows, sum_columns = shape.sums(problem, machine, rows, columns)
+    unit = shape.unit(machine, problem)
+    split = blocks(problem, rows, columns, channels, machine.threads, unit, sum_rows, sum_columns, finite)
+    return geometry, tables, split
 
 
 @functools.lru_cache(maxsize=1024)
 def _choose(problem: Problem, machine: Machine) -> Choice:
     """The choice whose busiest thread has the least work; larger blocks first."""
+    problem = _flat(problem)
     choices = (choice for name in SHAPES for choice in _choices(problem, machine, name))
     return min(choices, key=lambda choice: _busiest(problem, machine, choice))
 
@@ -150,29 +173,36 @@ def _choose(problem: Problem, machine: Machine) -> Choice:
 def _choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
     shape = SHAPES[name]
     out_h, out_w = (1, *problem.out_spatial)[-2:]
-    columns = -(-out_w // -(-out_w // shape.MAX_PIXELS))
     step = shape.channel_step(machine, problem)
     tiles = max(1, -(-(problem.out_channels // problem.groups) // step))
-    channels = sorted({-(-tiles // part) * step for part in (1, 2, 4, 8, 16, 32, 64)}, reverse=True)
-    rows = sorted({-(-out_h // part) for part in range(1, out_h + 1)}, reverse=True)
-    few = [r for r in rows if r == 1 or r * pitch(problem, columns) <= shape.MAX_PIXELS]
-    return [Choice(name, r, columns, c) for r in few for c in channels]
+    channels = sorted({-(-tiles // part) * step for part in PARTS}, reverse=True)
+    columns = sorted({-(-out_w // part) for part in range(1, out_w // shape.LEAST_COLUMNS + 2)}, reverse=True)
+    found = []
+    for c in columns:
+        width = pitch(problem, c, shape.PHASED)
+        most = max(1, shape.MAX_PIXELS // width)
+        if c == 1 or c <= shape.MAX_PIXELS:
+            rows = sorted({-(-out_h // part) for part in range(-(-out_h // most), out_h + 1)}, reverse=True)
+            found += [Choice(name, r, c, co) for r in rows for co in channels]
+    return found
 
 
 def _busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
     """Cycles of the busiest thread."""
     shape, rows, columns, channels = choice
     channels = min(channels, problem.out_channels // problem.groups)
-    copying = copy_cycles(problem, rows, columns, machine.lanes(problem.accumulator))
+    copying = copy_cycles(problem, rows, columns, machine.lanes(problem.accumulator), SHAPES[shape].PHASED)
     task = copying + int(SHAPES[shape].cycles(problem, machine, rows, columns, channels))
     return -(-tasks(problem, rows, columns, choice.channels) // machine.threads) * task
 
 
 @njit(parallel=True)
 def correlate(
-    x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, window: Window, blocks: Blocks
+    x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
     """All tasks, in even shares: x (n, c, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
+    window = Window(*to_fields(integers, WINDOW_FIELDS))
+    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     group_channels = out.shape[1] // blocks.groups
     for share in prange(blocks.shares):
         first_task, end_task = task_range(share, len(out), blocks)
@@ -180,10 +210,9 @@ def correlate(
             n, group, first, od, oh, ow = locate(task, window, blocks)
             end = min(first + blocks.channels, group_channels)
             image = x[n, group * (x.shape[1] // blocks.groups) :]
-            rows = weight[group, first // blocks.unit : -(-end // blocks.unit)]
-            channels = slice(group * group_channels + first, group * group_channels + end)
-            target, biases = out[n, channels, od], bias[channels]
-            correlate_block(image, rows, biases, target, od, oh, ow, scratch[share], tables, window, blocks)
+            channel, end_channel = group * group_channels + first, group * group_channels + end
+            target = out[n, channel:end_channel, od]
+            correlate_block(image, weight, bias, target, channel, od, oh, ow, scratch[share], tables, window, blocks)
 
 
 @njit()
@@ -192,6 +221,7 @@ def correlate_block(
     weight: Array,
     bias: Array,
     out: Array,
+    channel: int,
     od: int,
     oh: int,
     ow: int,
@@ -200,46 +230,75 @@ def correlate_block(
     window: Window,
     blocks: Blocks,
 ) -> None:
-    """The block of out (co, oh, ow) at (od, oh, ow), from x (c, d, h, w)."""
-    rows, taps = len(weight) * blocks.sum_rows, weight.shape[1]
-    size = rows * blocks.sum_columns
+    """The block of out (co, oh, ow) at (channel, od, oh, ow), from x (c, d, h, w)."""
+    rows = -(-len(out) // blocks.unit) * blocks.sum_rows
+    size, taps = rows * blocks.sum_columns, window.total_planes * window.taps
     sums = scratch[:size].reshape(rows, blocks.sum_columns)
     # A single segment needs no totals beside its sums.
     single = taps <= min(window.period, window.segment)
     totals = sums if single else scratch[size : 2 * size].reshape(rows, blocks.sum_columns)
     panel = scratch[2 * size :]
-    sums[:] = 0
-    if not single:
+    if not single or taps == 0:
         totals[:] = 0
     for plane in range(0, window.total_planes, window.planes):
         planes = min(window.planes, window.total_planes - plane)
         fill(panel, x, plane, planes, od, oh, ow, tables, window)
-        start = plane * window.taps
-        end = start + planes * window.taps
-        tap = start
-        while tap < end:
+        tap, end_tap = plane * window.taps, (plane + planes) * window.taps
+        while tap < end_tap:
             limit = segment_end(tap, window)
-            stop = min(end, limit)
-            accumulate(sums, weight[:, tap:stop], panel, tables.offsets[tap - start : stop - start], window)
-            if not single and stop in (limit, taps):
+            inside, first = divmod(tap - plane * window.taps, window.taps)
+            # Whole planes, or what a segment leaves of one.
+            count = (min(end_tap, limit) - tap) // window.taps if first == 0 else 0
+            end = window.taps if count else min(window.taps, first + limit - tap)
+            source, start = panel[inside * window.plane_size :], tap - first
+            count = max(count, 1)
+            fresh = int(tap == segment_start(tap, window))
+            if window.taps == 1:
+                # A plane of one tap is a step: the tiles' inner loop runs over planes.
+                end, count = count, 1
+            accumulate(
+                sums, weight, channel, len(out), start, source, first, end, count, fresh, oh, tables, window, blocks
+            )
+            tap = start + (count - 1) * window.taps + end
+            if not single and tap in (limit, taps):
                 flush(sums, totals)
-            tap = stop
-    store(out, totals, bias, weight, oh, ow, window, blocks.relu)
+    store(out, totals, bias[channel:], weight, oh, ow, window, blocks)
 
 
 @njit()
-def accumulate(sums: Array, weight: Array, panel: Array, offsets: Array, window: Window) -> None:
+def accumulate(
+    sums: Array,
+    weight: Array,
+    channel: int,
+    channels: int,
+    tap: int,
+    panel: Array,
+    first: int,
+    end: int,
+    planes: int,
+    fresh: int,
+    oh: int,
+    tables: Tables,
+    window: Window,
+    blocks: Blocks,
+) -> None:
     """Add some taps by tiles: the weights' layout, known at compile time, tells which."""
     if weight.ndim == 2:
-        pixel_tiles.accumulate(sums, weight, panel, offsets, window)
+        pixel_tiles.accumulate(
+            sums, weight, channel, channels, tap, panel, first, end, planes, fresh, oh, tables, window, blocks
+        )
     else:
-        channel_tiles.accumulate(sums, weight, panel, offsets, window)
+        channel_tiles.accumulate(
+            sums, weight, channel, channels, tap, panel, first, end, planes, fresh, oh, tables, window, blocks
+        )
 
 
 @njit()
-def store(out: Array, sums: Array, bias: Array, weight: Array, oh: int, ow: int, window: Window, relu: int) -> None:
+def store(
+    out: Array, sums: Array, bias: Array, weight: Array, oh: int, ow: int, window: Window, blocks: Blocks
+) -> None:
     """Write a block's sums, with bias and activation."""
     if weight.ndim == 2:
-        pixel_tiles.store(out, sums, bias, oh, ow, window, relu)
+        pixel_tiles.store(out, sums, bias, oh, ow, window, blocks)
     else:
-        channel_tiles.store(out, sums, bias, oh, ow, window, relu)
+        channel_tiles.store(out, sums, bias, oh, ow, window, blocks)

@@ -19,14 +19,20 @@ import numpy as np
 from ..jit import njit
 from ..method import Array
 from ..problem import PADDING_MODES, Problem
-from .simd import copy_vectors, vector_lanes, vectors_fit
+from .simd.copies import copy_rows
+from .simd.ir import vectors_fit
+
+# The distance of neighbours in a row that is copied, as the length of a tuple: known at compile time.
+ONE = (0,)
+TWO = (0, 0)
 
 
 class Window(NamedTuple):
     """The integers of a window and of its block; spatial axes are padded to three on the left.
 
     first_column and end_column bound the padded columns that are not padding; rows, columns and pitch are those of
-    one phase; planes are those that a window holds, of total_planes for each group.
+    one phase; neighbouring pixels lie column_step and row_step apart, and neighbouring elements were copy_step and
+    row_copy_step apart in the input; planes are those that a window holds, of total_planes for each group.
     """
 
     kernel_d: int
@@ -42,6 +48,11 @@ class Window(NamedTuple):
     rows: int
     columns: int
     pitch: int
+    column_step: int
+    copy_step: int
+    row_step: int
+    row_copy_step: int
+    zeros: int
     phase_size: int
     plane_size: int
     planes: int
@@ -51,7 +62,10 @@ class Window(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """offsets: [plane * taps + tap] in the window; the phases in use; the input index of each padded index, or -1."""
+    """offsets: [tap of a plane] in the window, or [plane] where a plane has one tap; the phases in use; the input
+    index of each padded index, or -1; for each padded row, how many rows from it on lie evenly in the input or in the
+    padding; for each output row, the first tap that meets the input and the tap behind the last.
+    """
 
     offsets: Array
     row_phases: Array
@@ -59,25 +73,38 @@ class Tables(NamedTuple):
     depth: Array
     height: Array
     width: Array
+    row_runs: Array
+    first_tap: Array
+    end_tap: Array
 
 
-class Phases(NamedTuple):
-    """How the taps of one axis fall into the phases of its stride: (phase's number, shift) of each tap."""
+class Axis(NamedTuple):
+    """How the taps of one axis find their window elements: phases in use, (phase's number, shift) of each tap, the
+    steps from one pixel to the next within the window and within the input, and the largest shift.
+    """
 
     used: list[int]
     taps: list[tuple[int, int]]
+    step: int
+    copy_step: int
     shift: int
 
+    def length(self, pixels: int) -> int:
+        """Elements of a phase that so many pixels meet."""
+        return (pixels - 1) * self.step + self.shift + 1
 
-def phases(problem: Problem, axis: int) -> Phases:
-    """The phases of an axis counted from the end; an axis that the Problem lacks has one tap."""
+
+def phases(problem: Problem, axis: int, phased: bool = True) -> Axis:
+    """An axis counted from the end, its stride split into phases or kept; one that the Problem lacks has one tap."""
     if axis < -problem.rank:
-        return Phases([0], [(0, 0)], 0)
+        return Axis([0], [(0, 0)], 1, 1, 0)
     stride = problem.stride[axis]
     positions = [k * problem.dilation[axis] for k in range(problem.kernel[axis])]
+    if not phased:
+        return Axis([0], [(0, position) for position in positions], stride, 1, positions[-1])
     used = sorted({position % stride for position in positions})
     taps = [(used.index(position % stride), position // stride) for position in positions]
-    return Phases(used, taps, max(shift for _, shift in taps))
+    return Axis(used, taps, 1, stride, max(shift for _, shift in taps))
 
 
 def overlap(problem: Problem, columns: int) -> int:
@@ -86,19 +113,20 @@ def overlap(problem: Problem, columns: int) -> int:
     return min(problem.padding[-1]) if whole else 0
 
 
-def pitch(problem: Problem, columns: int) -> int:
+def pitch(problem: Problem, columns: int, phased: bool) -> int:
     """Elements from one row of a phase to the next."""
-    return columns + phases(problem, -1).shift - overlap(problem, columns)
+    return phases(problem, -1, phased).length(columns) - overlap(problem, columns)
 
 
-def copy_cycles(problem: Problem, rows: int, columns: int, lanes: int) -> int:
+def copy_cycles(problem: Problem, rows: int, columns: int, lanes: int, phased: bool, rows_phased: bool = True) -> int:
     """About how long filling the windows of one block takes, in cycles: all planes of a group."""
-    row_phases, column_phases = phases(problem, -2), phases(problem, -1)
-    copies = len(row_phases.used) * len(column_phases.used) * (rows + row_phases.shift)
-    # 50 cycles to start a row, and each vector comes from memory or a far cache; a stride loads element by element.
-    width = columns + column_phases.shift
-    row = 50 + (8 * width // lanes if problem.stride[-1] == 1 else 2 * width)
-    return total_planes(problem) * copies * row
+    row_axis, column_axis = phases(problem, -2, rows_phased), phases(problem, -1, phased)
+    copies = len(row_axis.used) * len(column_axis.used)
+    # Each vector comes from memory or a far cache; a stride beyond two loads element by element.
+    width = column_axis.length(columns)
+    vectors = -(-width // lanes)
+    row = 6 * vectors if column_axis.copy_step == 1 else 10 * vectors if column_axis.copy_step == 2 else 2 * width
+    return total_planes(problem) * copies * (40 + row_axis.length(rows) * row)
 
 
 def total_planes(problem: Problem) -> int:
@@ -107,22 +135,28 @@ def total_planes(problem: Problem) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def window(problem: Problem, rows: int, columns: int, lanes: int, size: int) -> tuple[Window, Tables]:
-    """The window of blocks of so many output rows and columns, with as many planes as fit in `size` bytes."""
-    row_phases, column_phases = phases(problem, -2), phases(problem, -1)
+def window(
+    problem: Problem, rows: int, columns: int, lanes: int, size: int, phased: bool, rows_phased: bool = True
+) -> tuple[Window, Tables]:
+    """The window of blocks of so many output rows and columns, with as many planes as fit in `size` bytes.
+
+    A stride is split into phases, or kept in the window.
+    """
+    row_axis, column_axis = phases(problem, -2, rows_phased), phases(problem, -1, phased)
     missing = (1,) * (3 - problem.rank)
     kernel_d, kernel_h, kernel_w = (*missing, *problem.kernel)
     stride_d, stride_h, stride_w = (*missing, *problem.stride)
-    row_pitch = pitch(problem, columns)
-    phase_size = (rows + row_phases.shift) * row_pitch + overlap(problem, columns)
-    plane_size = -(-len(row_phases.used) * len(column_phases.used) * phase_size // lanes) * lanes
+    row_pitch = pitch(problem, columns, phased)
+    phase_size = row_axis.length(rows) * row_pitch + overlap(problem, columns)
+    # A row is copied by whole vectors, so there is room behind the last.
+    plane_size = (-(-len(row_axis.used) * len(column_axis.used) * phase_size // lanes) + 1) * lanes
     planes = max(1, min(total_planes(problem), size // (plane_size * problem.accumulator.itemsize)))
     period, segment = problem.segments
     first_column = problem.padding[-1][0]
     taps = [
-        (row_phase * len(column_phases.used) + column_phase) * phase_size + row_shift * row_pitch + column_shift
-        for row_phase, row_shift in row_phases.taps
-        for column_phase, column_shift in column_phases.taps
+        (row_phase * len(column_axis.used) + column_phase) * phase_size + row_shift * row_pitch + column_shift
+        for row_phase, row_shift in row_axis.taps
+        for column_phase, column_shift in column_axis.taps
     ]
     geometry = Window(
         kernel_d=kernel_d,
@@ -135,9 +169,14 @@ def window(problem: Problem, rows: int, columns: int, lanes: int, size: int) -> 
         end_column=first_column + problem.spatial[-1],
         block_rows=rows,
         block_columns=columns,
-        rows=rows + row_phases.shift,
-        columns=columns + column_phases.shift,
+        rows=row_axis.length(rows),
+        columns=column_axis.length(columns),
         pitch=row_pitch,
+        column_step=column_axis.step,
+        copy_step=column_axis.copy_step,
+        row_step=row_axis.step,
+        row_copy_step=row_axis.copy_step,
+        zeros=int(problem.padding_mode == "zeros"),
         phase_size=phase_size,
         plane_size=plane_size,
         planes=planes,
@@ -146,12 +185,38 @@ def window(problem: Problem, rows: int, columns: int, lanes: int, size: int) -> 
         segment=segment,
     )
     tables = Tables(
-        (np.arange(planes)[:, None] * plane_size + np.array(taps)).ravel(),
-        np.array(row_phases.used),
-        np.array(column_phases.used),
-        *(_sources(problem, axis) for axis in (-3, -2, -1)),
+        np.array(taps) if len(taps) > 1 else taps[0] + plane_size * np.arange(planes),
+        np.array(row_axis.used),
+        np.array(column_axis.used),
+        _sources(problem, -3),
+        _sources(problem, -2),
+        _sources(problem, -1),
+        _runs(_sources(problem, -2), row_axis.copy_step),
+        *_tap_ranges(problem),
     )
     return geometry, tables
+
+
+def _runs(sources: Array, step: int) -> Array:
+    """How many of the indices i, i + step, ... have sources that are a step apart, or all -1."""
+    runs = np.ones(len(sources), np.int64)
+    for i in range(len(sources) - step - 1, -1, -1):
+        here, following = sources[i], sources[i + step]
+        if following == (here + step if here >= 0 else -1):
+            runs[i] += runs[i + step]
+    return runs
+
+
+def _tap_ranges(problem: Problem) -> tuple[Array, Array]:
+    """(first, end) of the taps whose kernel row meets the input, for each output row; none: the same number twice."""
+    out_h, kernel_w = (1, *problem.out_spatial)[-2], problem.kernel[-1]
+    if problem.rank == 1:
+        return np.zeros(1, np.int64), np.full(1, kernel_w)
+    (before, _), height, dilation = problem.padding[-2], problem.spatial[-2], problem.dilation[-2]
+    start = before - problem.stride[-2] * np.arange(out_h)
+    # Kernel row kh meets the input where start <= kh * dilation < start + height.
+    first, end = (np.clip(-(-edge // dilation), 0, problem.kernel[-2]) for edge in (start, start + height))
+    return first * kernel_w, end * kernel_w
 
 
 def _sources(problem: Problem, axis: int) -> Array:
@@ -176,122 +241,89 @@ def fill(
     window: Window,
 ) -> None:
     """Fill `target` with planes of x (c, d, h, w) for the block at output plane od, row oh, column ow."""
-    stride = window.stride_w
-    for column_phase in range(len(tables.column_phases)):
-        phase = tables.column_phases[column_phase]
-        # Of a row's columns, those from low to high are the input's; low is the input's column number first.
-        low = min(max(-(-(window.first_column - phase) // stride) - ow, 0), window.columns)
-        high = max(min(-(-(window.end_column - phase) // stride) - ow, window.columns), low)
-        first = (ow + low) * stride + phase - window.first_column
-        width = tables.width[min(ow * stride + phase, len(tables.width)) :: stride]
-        for plane in range(planes):
-            ci, kd = divmod(first_plane + plane, window.kernel_d)
-            d = tables.depth[od * window.stride_d + kd * window.dilation_d]
-            for row_phase in range(len(tables.row_phases)):
-                start = plane * window.plane_size
-                start += (row_phase * len(tables.column_phases) + column_phase) * window.phase_size
-                for row in range(window.rows):
-                    padded = (oh + row) * window.stride_h + tables.row_phases[row_phase]
-                    h = tables.height[padded] if padded < len(tables.height) else -1
-                    at = start + row * window.pitch
-                    if d < 0 or h < 0:
-                        target[at : at + window.columns] = 0
-                    else:
-                        fill_row(target[at : at + window.columns], x[ci, d, h], low, high, first, width, stride)
+    # Phases in ascending order: copies may overwrite a little of what follows them.
+    for row_phase in range(len(tables.row_phases)):
+        padded = oh * window.stride_h + tables.row_phases[row_phase]
+        for column_phase in range(len(tables.column_phases)):
+            column = ow * window.stride_w + tables.column_phases[column_phase]
+            start = (row_phase * len(tables.column_phases) + column_phase) * window.phase_size
+            row = 0
+            while row < window.rows:
+                # Rows that are as far apart in the input as in the window, or all padding, are copied together.
+                inside = padded + row * window.row_copy_step < len(tables.height)
+                h = tables.height[padded + row * window.row_copy_step] if inside else -1
+                rows = window.rows - row
+                if inside:
+                    rows = min(rows, tables.row_runs[padded + row * window.row_copy_step])
+                place = target[start + row * window.pitch :]
+                # Kernel planes come from different depths of the input; without them, planes are channels.
+                together = planes if window.kernel_d == 1 else 1
+                for plane in range(0, planes, together):
+                    ci, kd = divmod(first_plane + plane, window.kernel_d)
+                    d = tables.depth[od * window.stride_d + kd * window.dilation_d]
+                    part = place[plane * window.plane_size :]
+                    fill_rows(part, x, ci, together, d, h, rows, column, tables, window)
+                row += rows
 
 
 @njit()
-def fill_row(target: Array, row: Array, low: int, high: int, first: int, width: Array, stride: int) -> None:
-    """target[low:high] = row[first::stride], and the rest by the table, where -1 and what is beyond it is zero."""
-    zero = row.dtype.type(0)
-    for j in range(low):
-        target[j] = row[width[j]] if width[j] >= 0 else zero
-    if vectors_fit(target, row) and stride == 1 and high - low >= vector_lanes(target):
-        copy_vectors(target[low:], row[first:], high - low)
-    else:
-        for j in range(low, high):
-            target[j] = row[first + (j - low) * stride]
-    for j in range(high, len(target)):
-        target[j] = row[width[j]] if j < len(width) and width[j] >= 0 else zero
+def fill_rows(
+    target: Array,
+    x: Array,
+    ci: int,
+    planes: int,
+    d: int,
+    h: int,
+    rows: int,
+    column: int,
+    tables: Tables,
+    window: Window,
+) -> None:
+    """Some rows of a phase that starts at a padded column, for planes from x[ci, d] on, from row h on.
 
-
-@njit()
-def segment_end(tap: int, window: Window) -> int:
-    """The tap before which the accumulator that `tap` belongs to ends."""
-    inside = tap % window.period
-    return tap - inside + min(window.period, (inside // window.segment + 1) * window.segment)
-
-
-class Blocks(NamedTuple):
-    """How the output falls into tasks: (image, group, channels, plane, rows, columns), columns fastest.
-
-    Channels of a task; unit of them that share a row of weights; and for each unit, so many rows of so many sums.
+    x is (c, d, h, w). Where d or h is -1, the rows are zeros.
     """
-
-    groups: int
-    channels: int
-    channel_blocks: int
-    unit: int
-    out_d: int
-    row_blocks: int
-    column_blocks: int
-    sum_rows: int
-    sum_columns: int
-    relu: int
-    shares: int
-
-
-def tasks(problem: Problem, rows: int, columns: int, channels: int) -> int:
-    """The number of tasks of so many output rows, columns and channels."""
-    out_d, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
-    group_channels = problem.out_channels // problem.groups
-    in_image = -(-group_channels // channels) * out_d * -(-out_h // rows) * -(-out_w // columns)
-    return problem.batch * problem.groups * in_image
-
-
-def blocks(
-    problem: Problem, rows: int, columns: int, channels: int, threads: int, unit: int, sum_rows: int, sum_columns: int
-) -> Blocks:
-    """The tasks of so many output rows, columns and channels each."""
-    out_d, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
-    return Blocks(
-        groups=problem.groups,
-        channels=channels,
-        channel_blocks=-(-(problem.out_channels // problem.groups) // channels),
-        unit=unit,
-        out_d=out_d,
-        row_blocks=-(-out_h // rows),
-        column_blocks=-(-out_w // columns),
-        sum_rows=sum_rows,
-        sum_columns=sum_columns,
-        relu=int(problem.activation == "relu"),
-        shares=threads,
-    )
+    step, size = window.copy_step, window.plane_size
+    # Of a row's columns, those from low to high are the input's; low is the input's column number first.
+    low = min(max(-((column - window.first_column) // step), 0), window.columns)
+    high = max(min(-((column - window.end_column) // step), window.columns), low)
+    first = column + low * step - window.first_column
+    padding = d < 0 or h < 0
+    d, h = max(d, 0), max(h, 0)
+    if padding:
+        low = high = 0
+    # A slice of one row alone: of a contiguous array, the compiler knows that it is contiguous.
+    source = x[ci, d, h, min(max(first, 0), x.shape[3]) :]
+    row_pitch, plane_pitch = x.strides[2] // x.itemsize * window.row_copy_step, x.strides[0] // x.itemsize
+    if vectors_fit(target, source) and step == 1:
+        copy_rows(
+            ONE, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, plane_pitch
+        )
+    elif vectors_fit(target, source) and step == 2:
+        copy_rows(
+            TWO, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, plane_pitch
+        )
+    else:
+        for plane in range(planes):
+            for row in range(rows):
+                at = plane * size + row * window.pitch
+                line, values = target[at : at + window.columns], x[ci + plane, d, h + row * window.row_copy_step]
+                line[:low] = 0
+                for j in range(low, high):
+                    line[j] = values[first + (j - low) * step]
+                line[high:] = 0
+    if not padding and not window.zeros:
+        width = tables.width[min(column, len(tables.width)) :: step]
+        for plane in range(planes):
+            fill_sides(target[plane * size :], x[ci + plane, d], h, rows, low, high, width, window)
 
 
 @njit()
-def task_range(share: int, batch: int, blocks: Blocks) -> tuple[int, int]:
-    """The tasks of one share: even shares, neighbours together."""
-    count = batch * blocks.groups * blocks.channel_blocks * blocks.out_d * blocks.row_blocks * blocks.column_blocks
-    return count * share // blocks.shares, count * (share + 1) // blocks.shares
-
-
-@njit()
-def locate(task: int, window: Window, blocks: Blocks) -> tuple[int, int, int, int, int, int]:
-    """(image, group, first channel of the group, output plane, first row, first column) of a task."""
-    rest, column_block = divmod(task, blocks.column_blocks)
-    rest, row_block = divmod(rest, blocks.row_blocks)
-    rest, od = divmod(rest, blocks.out_d)
-    rest, channel_block = divmod(rest, blocks.channel_blocks)
-    n, group = divmod(rest, blocks.groups)
-    first = channel_block * blocks.channels
-    return n, group, first, od, row_block * window.block_rows, column_block * window.block_columns
-
-
-@njit()
-def flush(sums: Array, totals: Array) -> None:
-    """Add the accumulators of a segment to the totals and start fresh ones."""
-    for i in range(len(sums)):
-        for j in range(sums.shape[1]):
-            totals[i, j] += sums[i, j]
-            sums[i, j] = 0
+def fill_sides(target: Array, x: Array, h: int, rows: int, low: int, high: int, width: Array, window: Window) -> None:
+    """The padding beside the input, by the table of input columns; what is behind the padding is never used."""
+    for row in range(rows):
+        line, source = target[row * window.pitch :], x[h + row * window.row_copy_step]
+        for j in range(low):
+            line[j] = source[width[j]]
+        for j in range(high, min(window.columns, len(width))):
+            line[j] = source[width[j]]

@@ -1,0 +1,86 @@
+"""Blocks: how the output falls into tasks, and tasks into even shares, one for each thread."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..jit import njit
+from ..problem import Problem
+from .window import Window
+
+
+class Blocks(NamedTuple):
+    """How the output falls into tasks: (image, group, channels, plane, rows, columns), columns fastest.
+
+    Channels of a task; unit of them that share a block of weights; and for each unit, so many rows of so many sums.
+    relu and skip are flags; skip leaves out the taps that meet zero padding alone.
+    """
+
+    groups: int
+    channels: int
+    channel_blocks: int
+    unit: int
+    out_d: int
+    row_blocks: int
+    column_blocks: int
+    sum_rows: int
+    sum_columns: int
+    relu: int
+    skip: int
+    shares: int
+
+
+def tasks(problem: Problem, rows: int, columns: int, channels: int) -> int:
+    """The number of tasks of so many output rows, columns and channels."""
+    out_d, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
+    group_channels = problem.out_channels // problem.groups
+    in_image = -(-group_channels // channels) * out_d * -(-out_h // rows) * -(-out_w // columns)
+    return problem.batch * problem.groups * in_image
+
+
+def blocks(
+    problem: Problem,
+    rows: int,
+    columns: int,
+    channels: int,
+    threads: int,
+    unit: int,
+    sum_rows: int,
+    sum_columns: int,
+    skip: bool,
+) -> Blocks:
+    """The tasks of so many output rows, columns and channels each."""
+    out_d, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
+    return Blocks(
+        groups=problem.groups,
+        channels=channels,
+        channel_blocks=-(-(problem.out_channels // problem.groups) // channels),
+        unit=unit,
+        out_d=out_d,
+        row_blocks=-(-out_h // rows),
+        column_blocks=-(-out_w // columns),
+        sum_rows=sum_rows,
+        sum_columns=sum_columns,
+        relu=int(problem.activation == "relu"),
+        skip=int(skip and problem.padding_mode == "zeros"),
+        shares=threads,
+    )
+
+
+@njit()
+def task_range(share: int, batch: int, blocks: Blocks) -> tuple[int, int]:
+    """The tasks of one share: even shares, neighbours together."""
+    count = batch * blocks.groups * blocks.channel_blocks * blocks.out_d * blocks.row_blocks * blocks.column_blocks
+    return count * share // blocks.shares, count * (share + 1) // blocks.shares
+
+
+@njit()
+def locate(task: int, window: Window, blocks: Blocks) -> tuple[int, int, int, int, int, int]:
+    """(image, group, first channel of the group, output plane, first row, first column) of a task."""
+    rest, column_block = divmod(task, blocks.column_blocks)
+    rest, row_block = divmod(rest, blocks.row_blocks)
+    rest, od = divmod(rest, blocks.out_d)
+    rest, channel_block = divmod(rest, blocks.channel_blocks)
+    n, group = divmod(rest, blocks.groups)
+    first = channel_block * blocks.channels
+    return n, group, first, od, row_block * window.block_rows, column_block * window.block_columns

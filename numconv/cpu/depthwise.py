@@ -1,0 +1,211 @@
+"""One input channel for each output channel: depthwise layers and image filters, with rows of sums in registers.
+
+The idea: a kernel reads each input row once for all output rows that meet it. A tile is a few rows of output by a
+few vectors of columns (simd/rows.py); it sweeps the input rows from top to bottom, so each of its sums gets its
+products in the one order of summation, and the result goes from the registers to the output, bias and activation
+included. Without padding the rows are read where they lie; else a window (window.py) of a few of them is filled.
+
+It wins wherever there is one input channel to a group, with any number of output channels: such layers are bound by
+memory, and by the loads of neighbouring columns, which this shares over rows [1]_. Strided rows share nothing.
+
+.. [1] P. Zhang, E. Lo, B. Lu, "High performance depthwise and pointwise convolutions on mobile devices", AAAI 2020.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from ..accuracy import direct_bound, direct_expected
+from ..jit import njit, to_fields
+from ..machine import Machine
+from ..method import Array, Work
+from ..problem import SEGMENT, Problem
+from .blocks import Blocks, blocks, locate, task_range, tasks
+from .row_tiles import FIVE, FOUR, THREE, Places, Sweep, correlate_rows
+from .simd.ir import vectors_fit
+from .window import Tables, Window, copy_cycles, fill, phases, window
+
+NAME = "depthwise"
+REPRODUCIBLE = True
+
+DTYPES = "fd"
+# Share of the FMA peak that the cycles of `_busiest` run at, and a window that leaves the first-level cache room.
+EFFICIENCY = 0.7
+WINDOW_BYTES = 64 << 10
+CACHE_LINE = 64
+
+
+class Prepared(NamedTuple):
+    """weight: (output channels, taps) and bias: (output channels,), in the accumulator's dtype."""
+
+    weight: Array
+    bias: Array
+
+
+WINDOW_FIELDS, BLOCKS_FIELDS, SWEEP_FIELDS = len(Window._fields), len(Blocks._fields), len(Sweep._fields)
+error_bound, expected_error = direct_bound, direct_expected
+
+
+def why_not(problem: Problem, machine: Machine) -> str | None:
+    if problem.in_channels != problem.groups:
+        return f"each output channel sums {problem.in_channels // problem.groups} input channels, but it takes one"
+    if problem.accumulator.char not in DTYPES:
+        return f"the sums are {problem.accumulator.name}, but its tiles are of float32 and float64"
+    if not machine.has_fma:
+        return "the processor has no fused multiply-add for vectors"
+    if problem.rank == 3 and problem.kernel[0] != 1:
+        return f"the kernel is {problem.kernel[0]} planes deep, but it takes one"
+    if problem.taps > SEGMENT:
+        return f"the kernel has {problem.taps} taps, but one accumulator takes {SEGMENT} at most"
+    return None
+
+
+def work(problem: Problem, machine: Machine) -> Work:
+    flops = (
+        2.0 * machine.threads * _busiest(problem, machine, _rows(problem, machine)) * machine.lanes(problem.accumulator)
+    )
+    rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
+    return Work(flops, rate, problem.bytes, 4e-6, 0.0)
+
+
+def scratch_bytes(problem: Problem, machine: Machine) -> int:
+    geometry, _, _, sweep = _layout(problem, machine)
+    # Tiles read whole vectors, so there is room behind the window.
+    share = sweep.planes * geometry.plane_size + len(FOUR) * machine.lanes(problem.accumulator)
+    return machine.threads * -(-share // CACHE_LINE) * CACHE_LINE * problem.accumulator.itemsize
+
+
+def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
+    rows = weight.astype(problem.accumulator, order="C", copy=False).reshape(problem.out_channels, problem.taps)
+    # A sum may be -0, from a product that underflowed, and a bias of -0 would keep it so.
+    biases = np.zeros(problem.out_channels, problem.accumulator) if bias is None else bias + problem.accumulator.type(0)
+    return Prepared(rows, biases.astype(problem.accumulator, order="C", copy=False))
+
+
+def run(
+    problem: Problem,
+    machine: Machine,
+    prepared: Prepared,
+    x: Array,
+    out: Array,
+    scratch: Array,
+    stream: object = None,
+) -> None:
+    if not out.size:
+        return
+    missing = (1,) * (3 - problem.rank)
+    correlate(
+        x.reshape(x.shape[:2] + missing + x.shape[2:]),
+        prepared.weight,
+        prepared.bias,
+        out.reshape(out.shape[:2] + missing + out.shape[2:]),
+        scratch.view(problem.accumulator).reshape(machine.threads, -1),
+        *_launch(problem, machine),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _launch(problem: Problem, machine: Machine) -> tuple[Tables, Array]:
+    geometry, tables, split, sweep = _layout(problem, machine)
+    return tables, np.array(geometry + split + sweep)
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks, Sweep]:
+    rows, columns = _rows(problem, machine), problem.out_spatial[-1]
+    lanes = machine.lanes(problem.accumulator)
+    geometry, tables = window(problem, rows, columns, lanes, 0, phased=True, rows_phased=False)
+    channels = problem.out_channels // problem.groups
+    split = blocks(problem, rows, columns, channels, machine.threads, 1, 1, 1, False)
+    # Small maps are filled several at a time.
+    planes = max(1, WINDOW_BYTES // 4 // (geometry.plane_size * problem.accumulator.itemsize))
+    together = min(problem.groups, planes) if split.row_blocks == split.out_d == 1 else 1
+    return geometry, tables, split, _sweep(problem, lanes)._replace(planes=together)
+
+
+def _sweep(problem: Problem, lanes: int) -> Sweep:
+    kernel_h, kernel_w = (1, *problem.kernel)[-2:]
+    stride_h, dilation_h = ((1, *values)[-2] for values in (problem.stride, problem.dilation))
+    # Output rows share input rows where they lie as far apart as the kernel's do.
+    shared = stride_h == 1
+    rows = next(rows for rows in (len(FIVE), len(THREE), 1) if rows <= kernel_h) if shared else 1
+    unrolled = kernel_h == kernel_w == 3 and (shared or (stride_h == 2 and dilation_h == 1))
+    plain = not any(map(any, problem.padding)) and problem.stride[-1] == 1
+    direct = plain and problem.out_spatial[-1] >= len(FOUR) * lanes
+    return Sweep(kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, unrolled * stride_h, int(direct), 1)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rows(problem: Problem, machine: Machine) -> int:
+    """Output rows of a task: as many as the window has room for, but no fewer tasks than keep the threads even."""
+    out_h = (1, *problem.out_spatial)[-2]
+    choices = sorted({-(-out_h // part) for part in range(1, out_h + 1)}, reverse=True)
+    return min(choices, key=lambda rows: _busiest(problem, machine, rows))
+
+
+def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
+    """Cycles of the busiest thread, for tasks of so many output rows."""
+    lanes, columns = machine.lanes(problem.accumulator), problem.out_spatial[-1]
+    sweep = _sweep(problem, lanes)
+    channels = problem.out_channels // problem.groups
+    vectors = -(-columns // lanes)
+    shared = sweep.kernel_h + sweep.tile_rows - 1
+    # A multiply-add, or a load over the end of a cache line, takes a cycle or two; and so much a tile to start.
+    tap = max(sweep.kernel_h * sweep.tile_rows, 2 * shared)
+    tiles = -(-rows // sweep.tile_rows) * -(-vectors // len(FOUR))
+    adding = channels * (-(-rows // sweep.tile_rows) * vectors * tap * sweep.kernel_w + 40 * tiles)
+    size = phases(problem, -2, False).length(rows) * phases(problem, -1).length(columns) * problem.accumulator.itemsize
+    copying = (
+        0 if sweep.direct else copy_cycles(problem, rows, columns, lanes, True, False) * (1 + (size > WINDOW_BYTES))
+    )
+    return -(-tasks(problem, rows, columns, channels) // machine.threads) * (100 + copying + adding)
+
+
+@njit(parallel=True)
+def correlate(
+    x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+) -> None:
+    """All tasks, in even shares: x (n, groups, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
+    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
+    for share in prange(blocks.shares):
+        correlate_share(share, x, weight, bias, out, scratch[share], tables, integers)
+
+
+@njit()
+def correlate_share(
+    share: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+) -> None:
+    """The tasks of one share."""
+    window = Window(*to_fields(integers, WINDOW_FIELDS))
+    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
+    sweep = Sweep(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], SWEEP_FIELDS))
+    first_task, end_task = task_range(share, len(out), blocks)
+    height, width = out.shape[3:]
+    # Flat places: a slice for each tile would cost as much as a small tile.
+    plane, x_plane = out.shape[2] * height * width, x.shape[2] * x.shape[3] * x.shape[4]
+    task = first_task
+    while task < end_task:
+        n, first, _, od, oh, _ = locate(task, window, blocks)
+        groups = min(sweep.planes, end_task - task, blocks.groups - first)
+        rows = min(window.block_rows, height - oh)
+        row = x[n, first, 0, 0]
+        direct = vectors_fit(scratch, row) and sweep.direct
+        if not direct:
+            fill(scratch, x[n, first:], 0, groups, od, oh, 0, tables, window)
+        for channel in range(first * blocks.channels, (first + groups) * blocks.channels):
+            group = channel // blocks.channels
+            start = (n * out.shape[1] + channel) * plane + (od * height + oh) * width
+            if direct:
+                begin = (n * x.shape[1] + group) * x_plane
+                begin += (od * window.stride_d * x.shape[3] + oh * window.stride_h) * x.shape[4]
+                places = Places(begin, x.shape[4], window.stride_h * x.shape[4], start, rows, width, 1)
+                correlate_rows(out, x, weight[channel], bias[channel], places, blocks.relu, tables, sweep)
+            else:
+                begin = (group - first) * window.plane_size
+                places = Places(begin, window.pitch, window.row_step * window.pitch, start, rows, width, 0)
+                correlate_rows(out, scratch, weight[channel], bias[channel], places, blocks.relu, tables, sweep)
+        task += groups

@@ -1,0 +1,219 @@
+"""Copies by vectors: rows into a zero frame, and blocks transposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from .ir import (
+    INT32,
+    INT64,
+    at,
+    between,
+    broadcast,
+    data,
+    intrinsic,
+    load,
+    masked_load,
+    masked_store,
+    store,
+    vector_type,
+)
+
+
+@intrinsic
+def copy_rows(
+    typing_context: Any,
+    step: Any,
+    target: Any,
+    target_pitch: Any,
+    columns: Any,
+    source: Any,
+    source_pitch: Any,
+    rows: Any,
+    low: Any,
+    high: Any,
+    planes: Any,
+    target_plane: Any,
+    source_plane: Any,
+) -> Any:
+    """target[row * target_pitch + j] = source[row * source_pitch + (j - low) * step] for low <= j < high, else 0.
+
+    For all rows and columns of all planes, which begin target_plane and source_plane apart; `step` is a tuple of one
+    or two elements, whose length is known at compile time. Planes and rows are copied in ascending order and by whole
+    vectors: up to a vector less one behind a row is overwritten.
+    """
+    intp = types.intp
+    signature = types.void(step, target, intp, intp, source, intp, intp, intp, intp, intp, intp, intp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, to, to_pitch, width, origin, from_pitch, count, first, end, depth, to_plane, from_plane = data(
+            context, builder, signature.args, args
+        )
+        vector, stride = vector_type(target.dtype), len(step)
+        size = vector.count
+        # Elements of a source row, counted from the one that column `low` takes.
+        beyond = builder.sub(builder.mul(builder.sub(end, first), INT64(stride)), INT64(stride - 1))
+        evens = ir.Constant(ir.VectorType(INT32, size), [lane * stride for lane in range(size)])
+
+        def within(address: Any, begin: Any) -> Any:
+            return masked_load(builder, vector, address, between(builder, vector, begin, INT64(0), beyond))
+
+        def combined(begin: Any, read: Any, row: Any) -> Any:
+            """The vector of every stride-th element from `begin` on."""
+            starts = [builder.add(begin, INT64(part * size)) for part in range(stride)]
+            parts = [read(at(builder, row, start), start) for start in starts]
+            return parts[0] if stride == 1 else builder.shuffle_vector(*parts, evens)
+
+        with (
+            cgutils.for_range(builder, depth, intp=INT64) as plane,
+            cgutils.for_range(builder, count, intp=INT64) as loop,
+        ):
+            row = at(builder, origin, builder.mul(plane.index, from_plane), builder.mul(loop.index, from_pitch))
+            start = at(builder, to, builder.mul(plane.index, to_plane), builder.mul(loop.index, to_pitch))
+            with cgutils.for_range_slice(builder, INT64(0), width, INT64(size), INT64) as (column, _):
+                place = at(builder, start, column)
+                begin = builder.mul(builder.sub(column, first), INT64(stride))
+                inside = builder.and_(
+                    builder.icmp_signed(">=", begin, INT64(0)),
+                    builder.icmp_signed("<=", builder.add(begin, INT64(stride * size)), beyond),
+                )
+                with builder.if_else(inside, likely=True) as (middle, side):
+                    with middle:
+                        store(builder, combined(begin, lambda address, _: load(builder, vector, address), row), place)
+                    with side:
+                        store(builder, combined(begin, within, row), place)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _transposed(builder: Any, values: list[Any]) -> list[Any]:
+    """The transpose of a square of vectors: at each distance, blocks off the diagonal change places."""
+    size = len(values)
+    index = ir.VectorType(INT32, size)
+    distance = size // 2
+    while distance:
+        low = [lane if not lane & distance else size + lane - distance for lane in range(size)]
+        high = [lane + distance if not lane & distance else size + lane for lane in range(size)]
+        following = list(values)
+        for i in range(size):
+            if not i & distance:
+                pair = values[i], values[i + distance]
+                following[i] = builder.shuffle_vector(*pair, ir.Constant(index, low))
+                following[i + distance] = builder.shuffle_vector(*pair, ir.Constant(index, high))
+        values = following
+        distance //= 2
+    return values
+
+
+def _transpose_square(builder: Any, vector: Any, operands: list[Any], finish: Any) -> None:
+    """One square of at most `vector.count` rows and columns: whole rows are read, masked columns written."""
+    source, source_pitch, target, target_pitch, rows, columns = operands
+    size = vector.count
+    mask = between(builder, vector, INT64(0), INT64(0), columns)
+    loaded = []
+    for row in range(size):
+        some = builder.icmp_signed("<", INT64(row), rows)
+        lanes_ = builder.select(some, mask, ir.Constant(mask.type, [0] * size))
+        loaded.append(masked_load(builder, vector, at(builder, source, builder.mul(INT64(row), source_pitch)), lanes_))
+    results = _transposed(builder, loaded)
+    whole = builder.icmp_signed("==", rows, INT64(size))
+    written = between(builder, vector, INT64(0), INT64(0), rows)
+    end = builder.append_basic_block("transposed")
+    for column, value in enumerate(results):
+        following = builder.append_basic_block("column")
+        builder.cbranch(builder.icmp_signed("<", INT64(column), columns), following, end)
+        builder.position_at_end(following)
+        place = at(builder, target, builder.mul(INT64(column), target_pitch))
+        finished = finish(column, value)
+        with builder.if_else(whole, likely=True) as (full, partial):
+            with full:
+                store(builder, finished, place)
+            with partial:
+                masked_store(builder, finished, place, written)
+    builder.branch(end)
+    builder.position_at_end(end)
+
+
+@intrinsic
+def transpose(
+    typing_context: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, rows: Any, columns: Any
+) -> Any:
+    """target[column * target_pitch + row] = source[row * source_pitch + column], at most one vector of each.
+
+    Rows of the target are written whole, zeros beyond `rows`.
+    """
+    intp = types.intp
+    signature = types.void(source, intp, target, intp, intp, intp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = vector_type(target.dtype)
+        _transpose_square(builder, vector, data(context, builder, signature.args, args), lambda column, value: value)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def transpose_finish(
+    typing_context: Any,
+    source: Any,
+    source_pitch: Any,
+    target: Any,
+    target_pitch: Any,
+    rows: Any,
+    columns: Any,
+    bias: Any,
+    relu: Any,
+) -> Any:
+    """`transpose` with bias[column] added and, where `relu` is not 0, what is below zero made zero."""
+    intp = types.intp
+    signature = types.void(source, intp, target, intp, intp, intp, bias, intp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = vector_type(target.dtype)
+        *operands, biases, flag = data(context, builder, signature.args, args)
+        zeros = ir.Constant(vector, [0.0] * vector.count)
+        clipping = builder.icmp_signed("!=", flag, INT64(0))
+
+        def finish(column: int, value: Any) -> Any:
+            shift = broadcast(builder, builder.load(at(builder, biases, INT64(column))), vector)
+            return rectified(builder, builder.fadd(value, shift), clipping, zeros)
+
+        _transpose_square(builder, vector, operands, finish)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def copy_finish(typing_context: Any, source: Any, target: Any, count: Any, bias: Any, relu: Any) -> Any:
+    """target[:count] = source[:count] + bias and, where `relu` is not 0, zero for what is below zero."""
+    signature = types.void(source, target, types.intp, target.dtype, types.intp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        origin, to, end, shift, flag = data(context, builder, signature.args, args)
+        vector = vector_type(target.dtype)
+        size = vector.count
+        zeros = ir.Constant(vector, [0.0] * size)
+        shifts, clipping = broadcast(builder, shift, vector), builder.icmp_signed("!=", flag, INT64(0))
+        whole = builder.sub(end, builder.srem(end, INT64(size)))
+        with cgutils.for_range_slice(builder, INT64(0), whole, INT64(size), INT64) as (index, _):
+            value = builder.fadd(load(builder, vector, at(builder, origin, index)), shifts)
+            store(builder, rectified(builder, value, clipping, zeros), at(builder, to, index))
+        mask = between(builder, vector, whole, INT64(0), end)
+        value = builder.fadd(masked_load(builder, vector, at(builder, origin, whole), mask), shifts)
+        masked_store(builder, rectified(builder, value, clipping, zeros), at(builder, to, whole), mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def rectified(builder: Any, value: Any, clipping: Any, zeros: Any) -> Any:
+    """Zero where `clipping` and the value is below zero; NaN stays."""
+    negative = builder.fcmp_ordered("<", value, zeros)
+    everywhere = builder.select(clipping, negative, ir.Constant(negative.type, [0] * zeros.type.count))
+    return builder.select(everywhere, zeros, value)

@@ -1,0 +1,133 @@
+"""What the intrinsics of this folder share: vector types and the few LLVM operations that llvmlite does not spell."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numba.extending
+from llvmlite import ir
+from numba.core import types
+
+from ...machine import machine
+
+intrinsic: Callable[..., Any] = numba.extending.intrinsic
+INT64 = ir.IntType(64)
+INT32 = ir.IntType(32)
+BIT = ir.IntType(1)
+
+
+def lanes(dtype: Any) -> int:
+    """Elements of a vector of the widest kind that this process compiles for."""
+    return machine(1).vector_bytes // int(dtype.bitwidth // 8)
+
+
+@intrinsic
+def vector_lanes(typing_context: Any, array: Any) -> Any:
+    """The elements of a vector of an array's dtype, a constant."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return INT64(lanes(array.dtype))
+
+    return types.intp(array), generate
+
+
+@intrinsic
+def vectors_fit(typing_context: Any, target: Any, source: Any) -> Any:
+    """Whether vectors can go from one array to the other, a constant: contiguous, of one floating-point dtype."""
+    fit = (
+        target.dtype == source.dtype and isinstance(target.dtype, types.Float) and target.layout == source.layout == "C"
+    )
+    return types.boolean(target, source), lambda context, builder, signature, args: BIT(int(fit))
+
+
+def vector_type(dtype: Any, count: int | None = None) -> Any:
+    """A vector of numba's float32 or float64."""
+    return ir.VectorType(ir.FloatType() if dtype == types.float32 else ir.DoubleType(), count or lanes(dtype))
+
+
+def itemsize(vector: Any) -> int:
+    """Bytes of an element: the alignment that vectors in memory have."""
+    return 4 if vector.element == ir.FloatType() else 8
+
+
+def data(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
+    """The arguments of an intrinsic, arrays as pointers to their first elements."""
+    return [
+        context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+        for kind, value in zip(kinds, values, strict=True)
+    ]
+
+
+def at(builder: Any, base: Any, *offsets: Any) -> Any:
+    """The address so many elements on."""
+    return functools.reduce(lambda address, offset: builder.gep(address, [offset]), offsets, base)
+
+
+def _named(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    """An LLVM intrinsic, declared by name: llvmlite's declare_intrinsic takes no vectors."""
+    declared = builder.module.globals.get(name)
+    return declared or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _suffix(vector: Any) -> str:
+    return f"v{vector.count}f{8 * itemsize(vector)}"
+
+
+def fused(builder: Any, vector: Any) -> Any:
+    """The fused multiply-add of a vector type."""
+    return _named(builder, f"llvm.fma.{_suffix(vector)}", vector, [vector] * 3)
+
+
+def broadcast(builder: Any, scalar: Any, vector: Any) -> Any:
+    """A vector of one value."""
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, INT32(0))
+    mask = ir.Constant(ir.VectorType(INT32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
+
+
+def load(builder: Any, vector: Any, address: Any) -> Any:
+    """A vector at any address that its elements may have."""
+    return builder.load(builder.bitcast(address, vector.as_pointer()), align=itemsize(vector))
+
+
+def store(builder: Any, value: Any, address: Any) -> None:
+    """The reverse of `load`."""
+    builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=itemsize(value.type))
+
+
+def prefetch_to_write(builder: Any, address: Any) -> None:
+    """Ask for a cache line that will be written."""
+    pointer = address.type
+    function = _named(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, INT32, INT32, INT32])
+    builder.call(function, [address, INT32(1), INT32(3), INT32(1)])
+
+
+def mask_type(vector: Any) -> Any:
+    return ir.VectorType(BIT, vector.count)
+
+
+def masked_load(builder: Any, vector: Any, address: Any, mask: Any) -> Any:
+    """A vector of which only the lanes of the mask are read; the others are zero."""
+    name = f"llvm.masked.load.{_suffix(vector)}.p0"
+    function = _named(builder, name, vector, [vector.as_pointer(), INT32, mask_type(vector), vector])
+    place = builder.bitcast(address, vector.as_pointer())
+    zeros = ir.Constant(vector, [0.0] * vector.count)
+    return builder.call(function, [place, INT32(itemsize(vector)), mask, zeros])
+
+
+def masked_store(builder: Any, value: Any, address: Any, mask: Any) -> None:
+    """Write only the lanes of the mask."""
+    vector = value.type
+    name = f"llvm.masked.store.{_suffix(vector)}.p0"
+    function = _named(builder, name, ir.VoidType(), [vector, vector.as_pointer(), INT32, mask_type(vector)])
+    builder.call(function, [value, builder.bitcast(address, vector.as_pointer()), INT32(itemsize(vector)), mask])
+
+
+def between(builder: Any, vector: Any, first: Any, low: Any, high: Any) -> Any:
+    """The mask of lanes l with low <= first + l < high."""
+    kind = ir.VectorType(INT64, vector.count)
+    places = builder.add(broadcast(builder, first, kind), ir.Constant(kind, list(range(vector.count))))
+    above = builder.icmp_signed(">=", places, broadcast(builder, low, kind))
+    return builder.and_(above, builder.icmp_signed("<", places, broadcast(builder, high, kind)))

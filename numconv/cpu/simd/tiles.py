@@ -1,0 +1,157 @@
+"""The register tile of dense correlations: sums of some rows and vectors that stay in registers through all taps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from .ir import INT64, at, broadcast, data, fused, intrinsic, itemsize, load, store, vector_type
+
+# Neighbouring scalars whose addresses hang on one register: x86 scales an index by 1 or 2 elements for nothing.
+SPAN = 3
+
+
+def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by_table: bool) -> Any:
+    """The register tile as a function of its own, so that it has all registers to itself.
+
+    void tile(T *scalars, i64 scalar_pitch, i64 scalar_step, T *columns, i64 *table, i64 steps, i64 planes,
+              i64 plane_size, i64 pace, i64 gap, T *sums, i64 sums_pitch, i64 fresh), steps >= 1 and planes >= 1:
+    the sums, `width` vectors in each of groups * run rows, are loaded or, where fresh, start from zero, go through
+    every step of every plane in registers, and are stored. A step broadcasts a scalar for each row and loads `width`
+    vectors. One of the two is found by the table, `plane_size` further on in each plane; the other moves by `pace` a
+    step, and by `gap` a plane. The scalars of a run lie a step apart, those of groups a pitch.
+    """
+    height = groups * run
+    name = f"numconv_tile_{groups}x{run}x{width}_{'table' if by_table else 'step'}_v{vector.count}x{itemsize(vector)}"
+    if name in module.globals:
+        return module.globals[name]
+    pointer, size = vector.element.as_pointer(), vector.count
+    integers, table_pointer = [INT64] * 5, INT64.as_pointer()
+    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, INT64, INT64]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), operands), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap, sums, sums_pitch, fresh = (
+        function.args
+    )
+    entry, resume, begin, plane_body, body, plane_end, end = (
+        function.append_basic_block(block) for block in ("entry", "resume", "begin", "plane", "step", "planed", "end")
+    )
+    builder = ir.IRBuilder(entry)
+    multiply_add = fused(builder, vector)
+    places = [
+        at(builder, sums, builder.mul(INT64(row), sums_pitch), INT64(column * size))
+        for row in range(height)
+        for column in range(width)
+    ]
+    builder.cbranch(builder.icmp_signed("!=", fresh, INT64(0)), begin, resume)
+    builder.position_at_end(resume)
+    loaded = [load(builder, vector, place) for place in places]
+    builder.branch(begin)
+    builder.position_at_end(begin)
+    start = [builder.phi(vector) for _ in places]
+    for phi, value in zip(start, loaded, strict=True):
+        phi.add_incoming(ir.Constant(vector, [0.0] * size), entry)
+        phi.add_incoming(value, resume)
+    found_base, next_base = (scalars, columns) if by_table else (columns, scalars)
+    # One moving pointer and a few multiples of the pitch and the step: a pointer for each row would spill.
+    group_offsets = [builder.mul(INT64(group), pitch) for group in range(groups)]
+    multiples = [builder.mul(INT64(multiple), spacing) for multiple in range(SPAN)]
+    span = builder.mul(INT64(SPAN), spacing)
+    builder.branch(plane_body)
+
+    builder.position_at_end(plane_body)
+    plane, base, first = builder.phi(INT64), builder.phi(pointer), builder.phi(pointer)
+    plane_totals = [builder.phi(vector) for _ in places]
+    builder.branch(body)
+
+    builder.position_at_end(body)
+    step, cursor = builder.phi(INT64), builder.phi(pointer)
+    totals = [builder.phi(vector) for _ in places]
+    found = at(builder, base, builder.load(at(builder, table, step)))
+    scalars_at, columns_at = (found, cursor) if by_table else (cursor, found)
+    right = [load(builder, vector, at(builder, columns_at, INT64(column * size))) for column in range(width)]
+    results: list[Any] = []
+    for group in range(groups):
+        address = at(builder, scalars_at, group_offsets[group])
+        for place in range(run):
+            if place and place % SPAN == 0:
+                address = at(builder, address, span)
+            scalar = builder.load(at(builder, address, multiples[place % SPAN]))
+            left = broadcast(builder, scalar, vector)
+            results += [
+                builder.call(multiply_add, [left, value, totals[len(results) + column]])
+                for column, value in enumerate(right)
+            ]
+    following = builder.add(step, INT64(1))
+    moved = at(builder, cursor, pace)
+    builder.cbranch(builder.icmp_signed("<", following, steps), body, plane_end)
+
+    builder.position_at_end(plane_end)
+    next_plane = builder.add(plane, INT64(1))
+    next_found = at(builder, base, plane_size)
+    next_first = at(builder, moved, gap)
+    builder.cbranch(builder.icmp_signed("<", next_plane, planes), plane_body, end)
+
+    outer = [(plane, INT64(0), next_plane), (base, found_base, next_found), (first, next_base, next_first)]
+    for phi, initial, value in [*outer, *zip(plane_totals, start, results, strict=True)]:
+        phi.add_incoming(initial, begin)
+        phi.add_incoming(value, plane_end)
+    for phi, initial, value in [
+        (step, INT64(0), following),
+        (cursor, first, moved),
+        *zip(totals, plane_totals, results, strict=True),
+    ]:
+        phi.add_incoming(initial, plane_body)
+        phi.add_incoming(value, body)
+    builder.position_at_end(end)
+    for place, value in zip(places, results, strict=True):
+        store(builder, value, place)
+    builder.ret_void()
+    return function
+
+
+def _tile(by_table: bool) -> Any:
+    """The intrinsic that defines and calls a register tile; its extents are the lengths of three tuples."""
+
+    def tile(
+        typing_context: Any,
+        groups: Any,
+        run: Any,
+        vectors: Any,
+        scalars: Any,
+        scalar_pitch: Any,
+        scalar_step: Any,
+        columns: Any,
+        table: Any,
+        steps: Any,
+        planes: Any,
+        plane_size: Any,
+        pace: Any,
+        gap: Any,
+        sums: Any,
+        sums_pitch: Any,
+        fresh: Any,
+    ) -> Any:
+        intp = types.intp
+        operands = (scalars, intp, intp, columns, table, intp, intp, intp, intp, intp, sums, intp, intp)
+        signature = types.void(groups, run, vectors, *operands)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            extents = len(groups), len(run), len(vectors)
+            function = _define_tile(builder.module, *extents, vector_type(scalars.dtype), by_table)
+            builder.call(function, data(context, builder, operands, args[3:]))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return intrinsic(tile)
+
+
+# For all planes and steps in order:
+# sums[row, vector] += scalars[row * pitch + step] * columns[table[step] + vector].
+tile_pixels = _tile(by_table=False)
+# sums[row, vector] += scalars[table[step] + row's place] * columns[step, vector].
+tile_channels = _tile(by_table=True)

@@ -1,0 +1,152 @@
+"""One input channel for each output: the bits of `loops`, no spill, and nothing written beside the output."""
+
+from __future__ import annotations
+
+import re
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from numconv import jit
+from numconv.cpu import depthwise, loops, row_tiles
+from numconv.cpu.simd.rows import tile_rows, tile_unrolled
+from numconv.machine import machine
+from numconv.testing import Case, arrays
+
+
+def run(method, problem, on, x, weight, bias, garbage=0xFF):
+    out = np.full(problem.out_shape, np.nan, problem.accumulator)
+    scratch = np.full(method.scratch_bytes(problem, on), garbage, np.uint8)
+    prepared = method.prepare(problem, on, weight, bias)
+    method.run(problem, on, prepared, x.reshape(problem.x_shape), out, scratch)
+    return out
+
+
+def assert_bits_of_loops(problem, threads=2):
+    data, on = arrays(problem), machine(threads)
+    assert depthwise.why_not(problem, on) is None
+    ours, theirs = run(depthwise, problem, on, *data), run(loops, problem, on, *data)
+    kind = f"u{ours.itemsize}"
+    np.testing.assert_array_equal(ours.view(kind), theirs.view(kind))
+
+
+def plane(height, width, kernel, groups=2, multiplier=1, batch=1, **options):
+    shapes = (batch, groups, height, width), (groups * multiplier, 1, *kernel)
+    return Case("plane", *shapes, {"groups": groups, **options})
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 3), (3, 3), (4, 2), (5, 5), (7, 7), (1, 9), (9, 1), (31, 31)], ids=str)
+@pytest.mark.parametrize("size", [(40, 40), (33, 70), (47, 129)], ids=str)
+@pytest.mark.parametrize("padding", [0, 1], ids=["read in place", "through a window"])
+def test_every_kernel_on_maps_wide_and_narrow(kernel, size, padding):
+    assert_bits_of_loops(plane(*size, kernel, padding=padding).problem(np.float32))
+
+
+@pytest.mark.parametrize("height", range(3, 24))
+def test_every_height_of_map(height):
+    for stride in (1, 2, 3):
+        assert_bits_of_loops(plane(height, 20, (3, 3), stride=stride, padding=1).problem(np.float32))
+
+
+@pytest.mark.parametrize("width", [*range(3, 70), 127, 128, 129])
+def test_every_width_of_map(width):
+    for padding in (0, 2):
+        assert_bits_of_loops(plane(9, width, (3, 3), groups=1, padding=padding).problem(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_every_option_together(dtype, data):
+    pick = lambda values: data.draw(st.sampled_from(values))  # noqa: E731
+    case = plane(
+        pick([7, 14, 30]),
+        pick([7, 14, 33, 70]),
+        (pick([1, 2, 3, 5]), pick([1, 3, 4])),
+        groups=pick([1, 2, 5]),
+        multiplier=pick([1, 3]),
+        batch=pick([1, 2]),
+        stride=(pick([1, 2, 3]), pick([1, 2, 3])),
+        dilation=(pick([1, 2]), pick([1, 3])),
+        padding=(pick([0, 1, 3]), pick([0, 2])),
+        padding_mode=pick(["zeros", "reflect", "replicate", "circular", "symmetric"]),
+        activation=pick([None, "relu"]),
+    )
+    try:
+        problem = case.problem(dtype)
+    except ValueError:
+        return  # a kernel larger than its padded input
+    assert_bits_of_loops(problem, pick([1, 2, 5]))
+
+
+@pytest.mark.parametrize("spatial", [(50,), (3, 8, 20)], ids=["1-D", "3-D"])
+def test_other_ranks(spatial):
+    kernel = (1,) * (len(spatial) - 1) + (5,)
+    case = Case("rank", (2, 3, *spatial), (6, 1, *kernel), {"groups": 3, "padding": (0,) * (len(spatial) - 1) + (2,)})
+    assert_bits_of_loops(case.problem(np.float32))
+
+
+def test_views_that_are_not_contiguous_are_read_as_they_lie():
+    problem = plane(20, 80, (3, 3)).problem(np.float32)
+    x, weight, bias = arrays(problem)
+    wide = np.zeros((1, 2, 20, 160), np.float32)
+    wide[..., ::2] = x
+    on = machine(2)
+    np.testing.assert_array_equal(
+        run(depthwise, problem, on, wide[..., ::2], weight, bias), run(depthwise, problem, on, x, weight, bias)
+    )
+
+
+def test_nothing_beside_the_output_is_written():
+    problem, on = plane(19, 37, (3, 3), padding=1).problem(np.float32), machine(2)
+    x, weight, bias = arrays(problem)
+    guarded = np.full(problem.out_shape[1] * problem.pixels + 64, 7, np.float32)
+    out = guarded[32:-32].reshape(problem.out_shape)
+    scratch = np.empty(depthwise.scratch_bytes(problem, on), np.uint8)
+    depthwise.run(problem, on, depthwise.prepare(problem, on, weight, bias), x, out, scratch)
+    assert (guarded[:32] == 7).all()
+    assert (guarded[-32:] == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (Case("", (1, 4, 9, 9), (4, 2, 3, 3), {"groups": 2}).problem(), "sums 2 input channels, but it takes one"),
+        (plane(9, 9, (3, 3)).problem(np.int32), "the sums are int64"),
+        (Case("", (1, 1, 5, 9, 9), (1, 1, 2, 3, 3), {}).problem(), "the kernel is 2 planes deep"),
+        (plane(99, 99, (91, 91)).problem(), "the kernel has 8281 taps"),
+    ],
+)
+def test_what_it_refuses(problem, words):
+    assert words in depthwise.why_not(problem, machine(jit.threads()))
+
+
+EXTENTS = [
+    *((rows, vectors, None) for rows in (row_tiles.ONE, row_tiles.THREE, row_tiles.FIVE)
+      for vectors in (row_tiles.ONE, row_tiles.TWO, row_tiles.FOUR)),
+    *((row_tiles.SEVEN, vectors, stride) for vectors in (row_tiles.ONE, row_tiles.FOUR)
+      for stride in (row_tiles.ONE, row_tiles.TWO)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("rows", "vectors", "stride"), EXTENTS, ids=lambda part: str(len(part or ())))
+def test_no_tile_that_ships_spills_a_vector(rows, vectors, stride, dtype):
+    @numba.njit(_nrt=False)
+    def loop(x, offsets, weight, out):
+        tile_rows(rows, vectors, x, 0, 90, offsets, len(offsets), weight, 5, out[0], 1, out, 0, 80, 3)
+
+    @numba.njit(_nrt=False)
+    def straight(x, offsets, weight, out):
+        tile_unrolled(rows, vectors, row_tiles.THREE, stride, x, 0, 90, offsets, weight, out[0], 1, out, 0, 80, 3)
+
+    kernel = loop if stride is None else straight
+    flat = np.zeros(9999, dtype)
+    kernel(flat, np.zeros(3, np.int64), flat, flat.copy())
+    (assembly,) = kernel.inspect_asm().values()
+    ((name, body),) = re.findall(r"^(numconv_rows_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
+    assert body.count("vfmadd") >= len(rows) * len(vectors)
+    assert not re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body), f"{name} spills"
