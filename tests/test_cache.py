@@ -40,7 +40,7 @@ def test_a_kernel_is_compiled_once_and_then_loaded(run_python, package):
 
 def test_an_edited_simd_is_not_served_stale(run_python, package):
     run_python(SCRIPT, package=package)
-    edit(package / "cpu" / "simd.py", "for value in (0.999, 0.001)", "for value in (0.5, 0.001)")
+    edit(package / "cpu" / "simd" / "native.py", "for value in (0.999, 0.001)", "for value in (0.5, 0.001)")
     assert run_python(SCRIPT, package=package) == f"{4 * (66 * 0.5 + 12 * 0.001)} 0 1\n"
 
 

@@ -124,29 +124,47 @@ def test_what_it_refuses(problem, words):
     assert words in depthwise.why_not(problem, machine(jit.threads()))
 
 
-EXTENTS = [
-    *((rows, vectors, None) for rows in (row_tiles.ONE, row_tiles.THREE, row_tiles.FIVE)
-      for vectors in (row_tiles.ONE, row_tiles.TWO, row_tiles.FOUR)),
-    *((row_tiles.SEVEN, vectors, stride) for vectors in (row_tiles.ONE, row_tiles.FOUR)
+LOOPS = [
+    (rows, vectors)
+    for rows in (row_tiles.ONE, row_tiles.THREE, row_tiles.FIVE)
+    for vectors in (row_tiles.ONE, row_tiles.TWO, row_tiles.FOUR)
+]
+STRAIGHT = [
+    *((vectors, row_tiles.THREE, stride) for vectors in (row_tiles.ONE, row_tiles.FOUR)
       for stride in (row_tiles.ONE, row_tiles.TWO)),
+    (row_tiles.ONE, row_tiles.FIVE, row_tiles.ONE),
+    (row_tiles.ONE, row_tiles.SEVEN, row_tiles.ONE),
 ]  # fmt: skip
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("rows", "vectors", "stride"), EXTENTS, ids=lambda part: str(len(part or ())))
-def test_no_tile_that_ships_spills_a_vector(rows, vectors, stride, dtype):
-    @numba.njit(_nrt=False)
-    def loop(x, offsets, weight, out):
-        tile_rows(rows, vectors, x, 0, 90, offsets, len(offsets), weight, 5, out[0], 1, out, 0, 80, 3)
-
-    @numba.njit(_nrt=False)
-    def straight(x, offsets, weight, out):
-        tile_unrolled(rows, vectors, row_tiles.THREE, stride, x, 0, 90, offsets, weight, out[0], 1, out, 0, 80, 3)
-
-    kernel = loop if stride is None else straight
-    flat = np.zeros(9999, dtype)
-    kernel(flat, np.zeros(3, np.int64), flat, flat.copy())
+def assert_no_spill(kernel, dtype, sums):
+    # Compiled, never called: what is constant in a call would be folded into the tile.
+    flat = numba.typeof(np.zeros(1, dtype))
+    kernel.compile((flat, numba.typeof(np.zeros(1, np.int64)), flat, flat))
     (assembly,) = kernel.inspect_asm().values()
     ((name, body),) = re.findall(r"^(numconv_rows_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
-    assert body.count("vfmadd") >= len(rows) * len(vectors)
+    assert body.count("vfmadd") >= sums
     assert not re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body), f"{name} spills"
+
+
+@dtypes
+@pytest.mark.parametrize(("rows", "vectors"), LOOPS, ids=lambda extent: str(len(extent)))
+def test_no_tile_of_loops_spills_a_vector(rows, vectors, dtype):
+    @numba.njit(_nrt=False)
+    def kernel(x, offsets, weight, out):
+        tile_rows(rows, vectors, x, 0, 90, offsets, len(offsets), weight, len(x), out[0], 1, out, 0, 80, len(out))
+
+    assert_no_spill(kernel, dtype, len(rows) * len(vectors))
+
+
+@dtypes
+@pytest.mark.parametrize(("vectors", "taps", "stride"), STRAIGHT, ids=lambda extent: str(len(extent)))
+def test_no_tile_without_loops_spills_a_vector(vectors, taps, stride, dtype):
+    rows = row_tiles.SEVEN
+
+    @numba.njit(_nrt=False)
+    def kernel(x, offsets, weight, out):
+        tile_unrolled(rows, vectors, taps, stride, x, 0, 90, offsets, weight, out[0], 1, out, 0, 80, len(out))
+
+    assert_no_spill(kernel, dtype, len(rows) * len(vectors) * len(taps) ** 2)

@@ -110,7 +110,7 @@ def table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
     found = Table(title="float32, GFLOP/s", title_justify="left", caption=CAPTION, caption_justify="left")
-    found.add_column("layer")
+    found.add_column("layer", no_wrap=True)
     for head in (*COLUMNS, "loops / np.matmul", "auto takes"):
         found.add_column(head, justify="right")
     for row in rows:

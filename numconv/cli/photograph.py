@@ -55,7 +55,7 @@ def measure(advance: Callable[[str], None]) -> Filtered:
     framed = np.pad(photo, ((0, 0), (PADDING, PADDING), (PADDING, PADDING)), "reflect")
     advance("checking and timing the filters")
     filters_name = f"{len(weight)} filters {SIZE}x{SIZE} on 3 colours, one call"
-    results = compare(filters_name, photo, framed, weight, ("loops", "depthwise"), responses)
+    results = compare(filters_name, photo, framed, weight, ("loops", "tiled"), responses)
     advance("checking and timing the 1x1 layer")
     mixing = YCBCR.astype(np.float32)[:, :, None, None]
     results += compare("1x1 layer, RGB to YCbCr", photo, photo, mixing, ("loops", "tiled", "matmul"))

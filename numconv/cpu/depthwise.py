@@ -119,7 +119,7 @@ def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks,
     rows, columns = _rows(problem, machine), problem.out_spatial[-1]
     lanes = machine.lanes(problem.accumulator)
     geometry, tables = window(problem, rows, columns, lanes, 0, phased=True, rows_phased=False)
-    channels = problem.out_channels // problem.groups
+    channels = max(1, problem.out_channels // problem.groups)
     split = blocks(problem, rows, columns, channels, machine.threads, 1, 1, 1, False)
     # Small maps are filled several at a time.
     planes = max(1, WINDOW_BYTES // 4 // (geometry.plane_size * problem.accumulator.itemsize))
@@ -133,7 +133,9 @@ def _sweep(problem: Problem, lanes: int) -> Sweep:
     # Output rows share input rows where they lie as far apart as the kernel's do.
     shared = stride_h == 1
     rows = next(rows for rows in (len(FIVE), len(THREE), 1) if rows <= kernel_h) if shared else 1
+    # Tiles without loops: of 3x3 kernels for every map, of larger ones for those that are a vector wide.
     unrolled = kernel_h == kernel_w == 3 and (shared or (stride_h == 2 and dilation_h == 1))
+    unrolled |= kernel_h == kernel_w and kernel_h in (5, 7) and shared and problem.out_spatial[-1] <= lanes
     plain = not any(map(any, problem.padding)) and problem.stride[-1] == 1
     direct = plain and problem.out_spatial[-1] >= len(FOUR) * lanes
     return Sweep(kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, unrolled * stride_h, int(direct), 1)
@@ -151,7 +153,7 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
     """Cycles of the busiest thread, for tasks of so many output rows."""
     lanes, columns = machine.lanes(problem.accumulator), problem.out_spatial[-1]
     sweep = _sweep(problem, lanes)
-    channels = problem.out_channels // problem.groups
+    channels = max(1, problem.out_channels // problem.groups)
     vectors = -(-columns // lanes)
     shared = sweep.kernel_h + sweep.tile_rows - 1
     # A multiply-add, or a load over the end of a cache line, takes a cycle or two; and so much a tile to start.

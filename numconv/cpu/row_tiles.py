@@ -18,7 +18,7 @@ TWO: Extent = (0,) * 2
 THREE: Extent = (0,) * 3
 FOUR: Extent = (0,) * 4
 FIVE: Extent = (0,) * 5
-# Rows of a tile of 3x3 kernels, whose code has no loop: the common sizes of maps are its multiples.
+# Rows of a tile of small kernels, whose code has no loop: the common sizes of maps are its multiples.
 SEVEN: Extent = (0,) * 7
 
 
@@ -107,15 +107,8 @@ def correlate_strip(
             rest = len(FOUR) * lanes
             j = places.width - rest
         if len(rows) == len(SEVEN):
-            columns = min(rest, (len(FOUR) if rest > lanes else 1) * lanes)
-            if sweep.unrolled == 1 and rest > lanes:
-                unrolled_tile(FOUR, ONE, out, x, weight, bias, row, j, columns, places, relu, tables, sweep)
-            elif sweep.unrolled == 1:
-                unrolled_tile(ONE, ONE, out, x, weight, bias, row, j, columns, places, relu, tables, sweep)
-            elif rest > lanes:
-                unrolled_tile(FOUR, TWO, out, x, weight, bias, row, j, columns, places, relu, tables, sweep)
-            else:
-                unrolled_tile(ONE, TWO, out, x, weight, bias, row, j, columns, places, relu, tables, sweep)
+            columns = min(rest, len(FOUR) * lanes)
+            straight_tile(out, x, weight, bias, row, j, columns, places, relu, tables, sweep)
         elif rest <= lanes:
             tile(rows, ONE, out, x, weight, bias, row, j, rest, places, relu, tables, sweep)
         elif rest <= len(TWO) * lanes:
@@ -166,8 +159,40 @@ def tile(
 
 
 @njit()
+def straight_tile(
+    out: Array,
+    x: Array,
+    weight: Array,
+    bias: float,
+    row: int,
+    column: int,
+    columns: int,
+    places: Places,
+    relu: int,
+    tables: Tables,
+    sweep: Sweep,
+) -> None:
+    """The tile without loops for a kernel, a stride and a width."""
+    place = x, weight, bias, row, column, columns, places, relu, tables, sweep
+    narrow = columns <= vector_lanes(out)
+    if sweep.kernel_h == len(FIVE):
+        unrolled_tile(ONE, FIVE, ONE, out, *place)
+    elif sweep.kernel_h == len(SEVEN):
+        unrolled_tile(ONE, SEVEN, ONE, out, *place)
+    elif narrow and sweep.unrolled == 1:
+        unrolled_tile(ONE, THREE, ONE, out, *place)
+    elif narrow:
+        unrolled_tile(ONE, THREE, TWO, out, *place)
+    elif sweep.unrolled == 1:
+        unrolled_tile(FOUR, THREE, ONE, out, *place)
+    else:
+        unrolled_tile(FOUR, THREE, TWO, out, *place)
+
+
+@njit()
 def unrolled_tile(
     vectors: Extent,
+    kernel: Extent,
     stride: Extent,
     out: Array,
     x: Array,
@@ -181,9 +206,9 @@ def unrolled_tile(
     tables: Tables,
     sweep: Sweep,
 ) -> None:
-    """One tile without loops."""
+    """One of them, at a row and column of the block."""
     x_start, x_pitch = places.x + row * places.x_stride + column, places.x_pitch * sweep.dilation_h
     start, pitch, offsets = places.out + row * places.width + column, places.width * sweep.apart, tables.offsets
     tile_unrolled(
-        SEVEN, vectors, THREE, stride, x, x_start, x_pitch, offsets, weight, bias, relu, out, start, pitch, columns
+        SEVEN, vectors, kernel, stride, x, x_start, x_pitch, offsets, weight, bias, relu, out, start, pitch, columns
     )

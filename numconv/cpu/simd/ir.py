@@ -97,6 +97,12 @@ def store(builder: Any, value: Any, address: Any) -> None:
     builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=itemsize(value.type))
 
 
+def unknown(builder: Any, address: Any) -> Any:
+    """The same address, which the compiler cannot tell: what is loaded from it is loaded again, not kept or spilled."""
+    kind = ir.FunctionType(address.type, [address.type])
+    return builder.asm(kind, "", "=r,0", [address], side_effect=True)
+
+
 def prefetch_to_write(builder: Any, address: Any) -> None:
     """Ask for a cache line that will be written."""
     pointer = address.type

@@ -21,6 +21,7 @@ from .ir import (
     masked_store,
     prefetch_to_write,
     store,
+    unknown,
     vector_type,
 )
 
@@ -118,6 +119,10 @@ def _define_rows(module: Any, height: int, width: int, vector: Any) -> Any:
     return function
 
 
+# Weights of a tile without loops that stay in registers.
+MOST_KEPT = 9
+
+
 def _announce(builder: Any, height: int, width: int, vector: Any, out: Any, out_pitch: Any) -> None:
     """Ask for the lines of a tile's output: they arrive while the sums are made. Stores would wait for each in turn."""
     for row in range(height):
@@ -174,19 +179,26 @@ def _define_unrolled(module: Any, height: int, width: int, kernel: tuple[int, in
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     multiply_add = fused(builder, vector)
     _announce(builder, height, width, vector, out, out_pitch)
-    factors = [broadcast(builder, builder.load(at(builder, weight, INT64(tap))), vector) for tap in
-               range(kernel[0] * kernel[1])]  # fmt: skip
+    taps = kernel[0] * kernel[1]
+
+    def factor(base: Any, tap: int) -> Any:
+        return broadcast(builder, builder.load(at(builder, base, INT64(tap))), vector)
+
+    # Weights that fit in the registers beside the sums are loaded once; others again for each input row.
+    factors = [factor(weight, tap) for tap in range(taps)] if taps <= MOST_KEPT else []
     starts = [builder.load(at(builder, offsets, INT64(tap))) for tap in range(kernel[1])]
     sums = [[ir.Constant(vector, [0.0] * size)] * width for _ in range(height)]
     for row in range((height - 1) * stride + kernel[0]):
         source = at(builder, x, builder.mul(INT64(row), x_pitch))
+        again = weight if factors else unknown(builder, weight)
         meeting = [(r, row - r * stride) for r in range(height) if 0 <= row - r * stride < kernel[0]]
         for tap, start in enumerate(starts):
             values = [load(builder, vector, at(builder, source, start, INT64(i * size))) for i in range(width)]
             for r, kernel_row in meeting:
-                factor = factors[kernel_row * kernel[1] + tap]
+                number = kernel_row * kernel[1] + tap
+                left = factors[number] if factors else factor(again, number)
                 sums[r] = [
-                    builder.call(multiply_add, [factor, value, total])
+                    builder.call(multiply_add, [left, value, total])
                     for value, total in zip(values, sums[r], strict=True)
                 ]
         for r, kernel_row in meeting:
