@@ -36,6 +36,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numba
 import numba.core.caching
+import numba.core.ccallback
 import numba.np.ufunc.parallel
 import numba.np.unsafe.ndarray
 
@@ -46,6 +47,7 @@ R = TypeVar("R")
 _numba: Any = numba
 _parallel: Any = numba.np.ufunc.parallel
 _caching: Any = numba.core.caching
+_ccallback: Any = numba.core.ccallback
 
 # In a kernel, ``Fields(*to_fields(integers, FIELDS))`` is a NamedTuple of the integers that an array brought. As an
 # argument, a tuple costs each call 0.1 us for each of its fields, the array 0.1 us as a whole.
@@ -92,6 +94,11 @@ class _PackageCache(_caching.FunctionCache):
     """numba's disk cache, made stale by an edit anywhere in the package."""
 
     _impl_class = _PackageCacheImpl
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        # An index of another version is not read at all: it may name classes that this numconv no longer has.
+        self._cache_file._version += f" {package_stamp()}"
 
 
 class _LateCache:
@@ -163,6 +170,25 @@ def njit(*, parallel: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]
         return Kernel(function) if parallel else _compile(function, parallel=False)
 
     return decorate
+
+
+class Native:
+    """A function with an address, compiled for itself: kernels call it by that address.
+
+    numba compiles what a kernel calls again with the kernel, and again at each level in between: a register tile in
+    every one of eight levels took 10 of 15 seconds. `arguments` and the result, none, are numba's types.
+    """
+
+    def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        compiler = _ccallback.CFunc(function, (arguments, numba.types.void), {}, OPTIONS)
+        compiler._cache = _LateCache(function)
+        compiler.compile()
+        self._compiled = compiler
+        self.address = int(compiler.address)
+
+    def assembly(self) -> str:
+        """What the compiler makes of it: compiled anew, since what comes from the cache has no text."""
+        return str(self._compiled._compile_uncached().library.get_asm_str())
 
 
 def forked() -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 
+import numba
 import pytest
 from conftest import PACKAGE
 
@@ -49,6 +51,13 @@ def test_an_edit_of_any_file_compiles_anew(run_python, package, name):
     run_python(SCRIPT, package=package)
     with (package / name).open("a") as file:
         file.write("# an edit\n")
+    assert run_python(SCRIPT, package=package) == f"{RIGHT} 0 1\n"
+
+
+def test_an_index_of_another_numconv_is_not_read(run_python, package):
+    run_python(SCRIPT, package=package)
+    for index in package.rglob("*.nbi"):
+        index.write_bytes(pickle.dumps(numba.__version__) + b"names of classes that are gone")
     assert run_python(SCRIPT, package=package) == f"{RIGHT} 0 1\n"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from numconv import jit
 from numconv.cpu import depthwise, loops, row_tiles
-from numconv.cpu.simd.rows import tile_rows, tile_unrolled
+from numconv.cpu.simd.rows import rows_tile
 from numconv.machine import machine
 from numconv.testing import Case, arrays
 
@@ -124,47 +123,18 @@ def test_what_it_refuses(problem, words):
     assert words in depthwise.why_not(problem, machine(jit.threads()))
 
 
-LOOPS = [
-    (rows, vectors)
-    for rows in (row_tiles.ONE, row_tiles.THREE, row_tiles.FIVE)
-    for vectors in (row_tiles.ONE, row_tiles.TWO, row_tiles.FOUR)
-]
+LOOPS = [(height, vectors) for height in row_tiles.HEIGHTS for vectors in (1, 2, row_tiles.VECTORS)]
+# (rows, vectors, kernel, stride)
 STRAIGHT = [
-    *((vectors, row_tiles.THREE, stride) for vectors in (row_tiles.ONE, row_tiles.FOUR)
-      for stride in (row_tiles.ONE, row_tiles.TWO)),
-    (row_tiles.ONE, row_tiles.FIVE, row_tiles.ONE),
-    (row_tiles.ONE, row_tiles.SEVEN, row_tiles.ONE),
-]  # fmt: skip
-dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+    (row_tiles.STRAIGHT_ROWS, vectors, 3, stride) for vectors in (1, row_tiles.STRAIGHT_VECTORS) for stride in (1, 2)
+] + [(row_tiles.STRAIGHT_ROWS, 1, 5, 1), (row_tiles.STRAIGHT_ROWS, 1, 7, 1)]
 
 
-def assert_no_spill(kernel, dtype, sums):
-    # Compiled, never called: what is constant in a call would be folded into the tile.
-    flat = numba.typeof(np.zeros(1, dtype))
-    kernel.compile((flat, numba.typeof(np.zeros(1, np.int64)), flat, flat))
-    (assembly,) = kernel.inspect_asm().values()
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("extents", LOOPS + STRAIGHT, ids=str)
+def test_no_tile_that_ships_spills_a_vector(extents, dtype):
+    assembly = rows_tile(np.dtype(dtype), *extents).assembly()
     ((name, body),) = re.findall(r"^(numconv_rows_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
-    assert body.count("vfmadd") >= sums
+    rows, vectors, kernel, _ = (*extents, 1, 1)[:4]
+    assert body.count("vfmadd") >= rows * vectors * kernel**2
     assert not re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body), f"{name} spills"
-
-
-@dtypes
-@pytest.mark.parametrize(("rows", "vectors"), LOOPS, ids=lambda extent: str(len(extent)))
-def test_no_tile_of_loops_spills_a_vector(rows, vectors, dtype):
-    @numba.njit(_nrt=False)
-    def kernel(x, offsets, weight, out):
-        tile_rows(rows, vectors, x, 0, 90, offsets, len(offsets), weight, len(x), out[0], 1, out, 0, 80, len(out))
-
-    assert_no_spill(kernel, dtype, len(rows) * len(vectors))
-
-
-@dtypes
-@pytest.mark.parametrize(("vectors", "taps", "stride"), STRAIGHT, ids=lambda extent: str(len(extent)))
-def test_no_tile_without_loops_spills_a_vector(vectors, taps, stride, dtype):
-    rows = row_tiles.SEVEN
-
-    @numba.njit(_nrt=False)
-    def kernel(x, offsets, weight, out):
-        tile_unrolled(rows, vectors, taps, stride, x, 0, 90, offsets, weight, out[0], 1, out, 0, 80, len(out))
-
-    assert_no_spill(kernel, dtype, len(rows) * len(vectors) * len(taps) ** 2)

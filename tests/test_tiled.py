@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 
-import numba
 import numpy as np
 import pytest
 
 from numconv import jit
 from numconv.cpu import channel_tiles, loops, pixel_tiles, tiled
-from numconv.cpu.simd.tiles import tile_channels, tile_pixels
+from numconv.cpu.simd.tiles import tile
 from numconv.machine import machine
 from numconv.testing import EDGES, RESNET50, arrays
-
-PIXEL_ROWS = (pixel_tiles.CHANNELS, pixel_tiles.FEW_CHANNELS, (0,))
-CHANNEL_RUNS = (channel_tiles.LONG, channel_tiles.SHORT, channel_tiles.SHORTEST)
 
 shapes = pytest.mark.parametrize("shape", list(tiled.SHAPES))
 
@@ -90,33 +86,16 @@ def test_integers_beside_floats_are_converted_as_loops_does(only, shape):
     assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
 
 
-TILES = {
-    "pixels": (tile_pixels, [(rows, (0,), vectors) for rows in PIXEL_ROWS for vectors in (pixel_tiles.VECTORS, (0,))]),
-    "channels": (
-        tile_channels,
-        [
-            (rows, run, vectors)
-            for shape in CHANNEL_RUNS
-            for rows, run in (shape, ((0,), shape[1]))
-            for vectors in (channel_tiles.ONE, channel_tiles.TWO)
-        ],
-    ),
-}
+PIXELS = [(height, 1, vectors, False) for height in (pixel_tiles.CHANNELS, pixel_tiles.FEW_CHANNELS, 1)
+          for vectors in (pixel_tiles.VECTORS, 1)]  # fmt: skip
+CHANNELS = [(height, run, vectors, True) for rows, run in channel_tiles.EXTENTS for height in {rows, 1}
+            for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", TILES)
-def test_no_tile_that_ships_spills_a_vector(shape, dtype):
-    tile, all_extents = TILES[shape]
-    for rows, run, vectors in all_extents:
-
-        @numba.njit(_nrt=False)
-        def once(scalars, pitch, columns, table, sums, rows=rows, run=run, vectors=vectors):
-            tile(rows, run, vectors, scalars, pitch, 1, columns, table, len(table), 2, 3, 1, 4, sums, pitch, 0)
-
-        flat, table = np.zeros(4096, dtype), np.zeros(2, np.int64)
-        once(flat, 0, flat, table, flat.copy())
-        (assembly,) = once.inspect_asm().values()
-        ((name, body),) = re.findall(r"^(numconv_tile_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
-        assert body.count("vfmadd") >= len(rows) * len(run) * len(vectors)
-        assert not re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body), f"{name} spills"
+@pytest.mark.parametrize(("groups", "run", "vectors", "by_table"), PIXELS + CHANNELS)
+def test_no_tile_that_ships_spills_a_vector(groups, run, vectors, by_table, dtype):
+    assembly = tile(groups, run, vectors, np.dtype(dtype), by_table).assembly()
+    ((name, body),) = re.findall(r"^(numconv_tile_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
+    assert body.count("vfmadd") >= groups * run * vectors
+    assert not re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body), f"{name} spills"

@@ -13,6 +13,7 @@ class Blocks(NamedTuple):
     """How the output falls into tasks: (image, group, channels, plane, rows, columns), columns fastest.
 
     Channels of a task; unit of them that share a block of weights; and for each unit, so many rows of so many sums.
+    Rows and pixels of a tile with channels in the lanes.
     relu and skip are flags; skip leaves out the taps that meet zero padding alone.
     """
 
@@ -25,6 +26,8 @@ class Blocks(NamedTuple):
     column_blocks: int
     sum_rows: int
     sum_columns: int
+    tile_rows: int
+    tile_run: int
     relu: int
     skip: int
     shares: int
@@ -47,6 +50,8 @@ def blocks(
     unit: int,
     sum_rows: int,
     sum_columns: int,
+    tile_rows: int,
+    tile_run: int,
     skip: bool,
 ) -> Blocks:
     """The tasks of so many output rows, columns and channels each."""
@@ -61,6 +66,8 @@ def blocks(
         column_blocks=-(-out_w // columns),
         sum_rows=sum_rows,
         sum_columns=sum_columns,
+        tile_rows=tile_rows,
+        tile_run=tile_run,
         relu=int(problem.activation == "relu"),
         skip=int(skip and problem.padding_mode == "zeros"),
         shares=threads,

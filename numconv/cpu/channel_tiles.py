@@ -18,19 +18,15 @@ from ..problem import Problem
 from .blocks import Blocks
 from .simd.copies import transpose, transpose_finish
 from .simd.ir import vector_lanes
-from .simd.tiles import tile_channels
+from .simd.tiles import call_tile, tile
 from .window import Tables, Window
 
-# (rows, run) of pixels in a tile, the lengths of tuples: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2
-# and 1 in 16. Several rows at once where one run spans the map.
-Extent = tuple[int, ...]
+# (rows, run) of pixels in a tile: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2 and 1 in 16. Several
+# rows at once where one run spans the map.
 WIDE = machine(1).vector_bytes == 64
-ONE: Extent = (0,)
-TWO: Extent = (0,) * 2
-LONG: tuple[Extent, Extent] = (ONE, (0,) * (14 if WIDE else 6))
-SHORT: tuple[Extent, Extent] = (TWO, (0,) * (7 if WIDE else 3))
-SHORTEST: tuple[Extent, Extent] = ((0,) * 3, (0,) * (4 if WIDE else 2))
-RUNS = tuple(len(run) for _, run in (LONG, SHORT, SHORTEST))
+EXTENTS = ((1, 14), (2, 7), (3, 4)) if WIDE else ((1, 6), (2, 3), (3, 2))
+RUNS = tuple(run for _, run in EXTENTS)
+VECTORS = 2
 MAX_PIXELS = 256
 LEAST_COLUMNS = 56
 # A stride stays in the window.
@@ -40,7 +36,7 @@ TILE_START = 60
 
 def unit(machine: Machine, problem: Problem) -> int:
     """Channels that share a block of weights."""
-    return len(TWO) * machine.lanes(problem.accumulator)
+    return VECTORS * machine.lanes(problem.accumulator)
 
 
 def channel_step(machine: Machine, problem: Problem) -> int:
@@ -53,6 +49,29 @@ def run_length(columns: int) -> int:
     return min(RUNS, key=lambda run: -(-columns // run) * run)
 
 
+def extent(columns: int) -> tuple[int, int]:
+    """(rows, run) of the tiles of a block of so many columns."""
+    return next(extent for extent in EXTENTS if extent[1] == run_length(columns))
+
+
+def tiles(problem: Problem, columns: int, channels: int) -> Array:
+    """The addresses of the tiles that blocks of so many columns and channels may need.
+
+    Of two vectors, then of one; each of several rows, then of one row.
+    """
+    rows, run = extent(columns)
+    group_channels = problem.out_channels // problem.groups
+    lanes = machine(1).lanes(problem.accumulator)
+    needed = {VECTORS: group_channels > lanes, 1: 0 < group_channels % (VECTORS * lanes) <= lanes}
+    return np.array(
+        [
+            tile(height, run, vectors, problem.accumulator, True).address if needed[vectors] else 0
+            for vectors in (VECTORS, 1)
+            for height in (rows, 1)
+        ]
+    )
+
+
 def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[int, int]:
     """(rows, columns) of the sums of one unit of channels: each row of the map in whole runs."""
     run = run_length(columns)
@@ -63,8 +82,8 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     """A task's time for its sums, in cycles: each worth a fused multiply-add or an aligned load of a vector."""
     run, lanes = run_length(columns), machine.lanes(problem.accumulator)
     runs, vectors = rows * -(-columns // run), -(-channels // lanes)
-    pairs, single = divmod(vectors, len(TWO))
-    tap = pairs * len(TWO) * run + single * (run + 2)
+    pairs, single = divmod(vectors, VECTORS)
+    tap = pairs * VECTORS * run + single * (run + 2)
     # A square of the transposition, for each vector of channels and of pixels.
     return runs * (problem.taps * tap + vectors * TILE_START) + vectors * rows * -(-columns // lanes) * 8 * lanes
 
@@ -84,8 +103,8 @@ def pack_block(weight: Array, packed: Array, group: int, block: int) -> bool:
     """One block of a group's weights (co, taps); returns whether all are finite."""
     channels, taps = weight.shape
     lanes = vector_lanes(packed)
-    first = block * len(TWO) * lanes
-    count = min(len(TWO) * lanes, channels - first)
+    first = block * VECTORS * lanes
+    count = min(VECTORS * lanes, channels - first)
     target = packed[(group * channels + first) * taps :]
     finite = True
     for channel in range(first, first + count):
@@ -122,22 +141,17 @@ def accumulate(
     `tap`, and the rows of pixels begin at output row oh.
     """
     pixels, size, taps = blocks.sum_rows, sums.shape[1], window.total_planes * window.taps
-    run = pixels // window.block_rows
     for block in range(-(-channels // size)):
         pitch = min(size, channels - block * size)
         part = sums[block * pixels : (block + 1) * pixels]
         rows = weight[(channel + block * size) * taps + tap * pitch :]
-        if run % len(LONG[1]) == 0:
-            sweep(LONG, part, rows, pitch, panel, first, end, planes, fresh, oh, tables, window, blocks)
-        elif run % len(SHORT[1]) == 0:
-            sweep(SHORT, part, rows, pitch, panel, first, end, planes, fresh, oh, tables, window, blocks)
-        else:
-            sweep(SHORTEST, part, rows, pitch, panel, first, end, planes, fresh, oh, tables, window, blocks)
+        tiles = tables.tiles[0:] if pitch > vector_lanes(sums) else tables.tiles[2:]
+        sweep(tiles, part, rows, pitch, panel, first, end, planes, fresh, oh, tables, window, blocks)
 
 
 @njit()
 def sweep(
-    extent: tuple[Extent, Extent],
+    tiles: Array,
     sums: Array,
     weight: Array,
     pitch: int,
@@ -152,64 +166,39 @@ def sweep(
     blocks: Blocks,
 ) -> None:
     """All tiles of a block of channels: several rows at a time where one run spans a row, else run by run."""
-    several, run = extent
-    columns = len(sums) // window.block_rows // len(run)
+    run, width, places = blocks.tile_run, sums.shape[1], window.pitch
+    columns, step, size = len(sums) // window.block_rows // run, window.column_step, window.plane_size
     row = 0
     while row < window.block_rows:
-        low, high = tap_range(row, 1, first, end, oh, tables, window, blocks)
-        rows = len(several)
+        low, high = tap_range(row, first, end, oh, tables, window, blocks)
+        rows = blocks.tile_rows
         if columns > 1 or row + rows > window.block_rows or high - low < end - first:
             # A row that leaves taps out goes alone.
             rows = 1
+        else:
+            # The rows below meet all taps that there are, or zeros.
+            low, high = first, end
+        address, steps, gap = tiles[0 if rows > 1 else 1], high - low, (window.taps - (high - low)) * pitch
+        offsets, start = tables.offsets[low:high], weight[low * pitch :]
         if fresh and low == high:
-            sums[row * columns * len(run) : (row + 1) * columns * len(run)] = 0
+            sums[row * columns * run : (row + rows) * columns * run] = 0
         for column in range(columns if low < high else 0):
-            source = panel[row * window.pitch + column * len(run) * window.column_step :]
-            target = sums[(row * columns + column) * len(run) :]
-            if rows == 1:
-                tile(ONE, run, target, weight, pitch, source, low, high, planes, fresh, tables, window)
-            else:
-                tile(several, run, target, weight, pitch, source, first, end, planes, fresh, tables, window)
+            source = panel[row * places + column * run * step :]
+            target = sums[(row * columns + column) * run, :]
+            call_tile(
+                address, source, places, step, start, offsets, steps, planes, size, pitch, gap, target, width, fresh
+            )
         row += rows
 
 
 @njit()
 def tap_range(
-    row: int, rows: int, first: int, end: int, oh: int, tables: Tables, window: Window, blocks: Blocks
+    row: int, first: int, end: int, oh: int, tables: Tables, window: Window, blocks: Blocks
 ) -> tuple[int, int]:
     """The taps from first to end, or those of them that meet the input in a row of the block."""
     if blocks.skip and end - first == window.taps and oh + row < len(tables.first_tap):
         return tables.first_tap[oh + row], tables.end_tap[oh + row]
     return first, end
-
-
-@njit()
-def tile(
-    rows: Extent,
-    run: Extent,
-    sums: Array,
-    weight: Array,
-    pitch: int,
-    panel: Array,
-    first: int,
-    end: int,
-    planes: int,
-    fresh: int,
-    tables: Tables,
-    window: Window,
-) -> None:
-    """One tile of one or two vectors of channels, at the start of sums and panel."""
-    offsets, start = tables.offsets[first:end], weight[first * pitch :]
-    steps, gap, width = end - first, (window.taps - (end - first)) * pitch, sums.shape[1]
-    places, step, size = window.pitch, window.column_step, window.plane_size
-    if pitch > vector_lanes(sums):
-        tile_channels(
-            rows, run, TWO, panel, places, step, start, offsets, steps, planes, size, pitch, gap, sums, width, fresh
-        )
-    else:
-        tile_channels(
-            rows, run, ONE, panel, places, step, start, offsets, steps, planes, size, pitch, gap, sums, width, fresh
-        )
 
 
 @njit()

@@ -25,7 +25,7 @@ from ..machine import Machine
 from ..method import Array, Work
 from ..problem import SEGMENT, Problem
 from .blocks import Blocks, blocks, locate, task_range, tasks
-from .row_tiles import FIVE, FOUR, THREE, Places, Sweep, correlate_rows
+from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, tiles
 from .simd.ir import vectors_fit
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
@@ -75,7 +75,7 @@ def work(problem: Problem, machine: Machine) -> Work:
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
     geometry, _, _, sweep = _layout(problem, machine)
     # Tiles read whole vectors, so there is room behind the window.
-    share = sweep.planes * geometry.plane_size + len(FOUR) * machine.lanes(problem.accumulator)
+    share = sweep.planes * geometry.plane_size + VECTORS * machine.lanes(problem.accumulator)
     return machine.threads * -(-share // CACHE_LINE) * CACHE_LINE * problem.accumulator.itemsize
 
 
@@ -111,7 +111,7 @@ def run(
 @functools.lru_cache(maxsize=1024)
 def _launch(problem: Problem, machine: Machine) -> tuple[Tables, Array]:
     geometry, tables, split, sweep = _layout(problem, machine)
-    return tables, np.array(geometry + split + sweep)
+    return tables._replace(tiles=tiles(problem, sweep)), np.array(geometry + split + sweep)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -120,7 +120,7 @@ def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks,
     lanes = machine.lanes(problem.accumulator)
     geometry, tables = window(problem, rows, columns, lanes, 0, phased=True, rows_phased=False)
     channels = max(1, problem.out_channels // problem.groups)
-    split = blocks(problem, rows, columns, channels, machine.threads, 1, 1, 1, False)
+    split = blocks(problem, rows, columns, channels, machine.threads, 1, 1, 1, 0, 0, False)
     # Small maps are filled several at a time.
     planes = max(1, WINDOW_BYTES // 4 // (geometry.plane_size * problem.accumulator.itemsize))
     together = min(problem.groups, planes) if split.row_blocks == split.out_d == 1 else 1
@@ -132,12 +132,12 @@ def _sweep(problem: Problem, lanes: int) -> Sweep:
     stride_h, dilation_h = ((1, *values)[-2] for values in (problem.stride, problem.dilation))
     # Output rows share input rows where they lie as far apart as the kernel's do.
     shared = stride_h == 1
-    rows = next(rows for rows in (len(FIVE), len(THREE), 1) if rows <= kernel_h) if shared else 1
+    rows = next(rows for rows in HEIGHTS if rows <= kernel_h) if shared else 1
     # Tiles without loops: of 3x3 kernels for every map, of larger ones for those that are a vector wide.
     unrolled = kernel_h == kernel_w == 3 and (shared or (stride_h == 2 and dilation_h == 1))
     unrolled |= kernel_h == kernel_w and kernel_h in (5, 7) and shared and problem.out_spatial[-1] <= lanes
     plain = not any(map(any, problem.padding)) and problem.stride[-1] == 1
-    direct = plain and problem.out_spatial[-1] >= len(FOUR) * lanes
+    direct = plain and problem.out_spatial[-1] >= VECTORS * lanes
     return Sweep(kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, unrolled * stride_h, int(direct), 1)
 
 
@@ -158,7 +158,7 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
     shared = sweep.kernel_h + sweep.tile_rows - 1
     # A multiply-add, or a load over the end of a cache line, takes a cycle or two; and so much a tile to start.
     tap = max(sweep.kernel_h * sweep.tile_rows, 2 * shared)
-    tiles = -(-rows // sweep.tile_rows) * -(-vectors // len(FOUR))
+    tiles = -(-rows // sweep.tile_rows) * -(-vectors // VECTORS)
     adding = channels * (-(-rows // sweep.tile_rows) * vectors * tap * sweep.kernel_w + 40 * tiles)
     size = phases(problem, -2, False).length(rows) * phases(problem, -1).length(columns) * problem.accumulator.itemsize
     copying = (

@@ -7,6 +7,8 @@ Sums are [channel, pixel of the window].
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..jit import njit
 from ..machine import Machine, machine
 from ..method import Array
@@ -14,16 +16,13 @@ from ..problem import Problem
 from .blocks import Blocks
 from .simd.copies import copy_finish
 from .simd.ir import vector_lanes
-from .simd.tiles import tile_pixels
+from .simd.tiles import call_tile, tile
 from .window import Tables, Window, pitch
 
-# A tile's extents are the lengths of tuples: a kernel reads them from the type, at compile time. The largest has 24
-# sums, 3 inputs and a weight in 32 registers, or 8, 2 and 1 in 16.
-Extent = tuple[int, ...]
-ONE: Extent = (0,)
-FEW_CHANNELS: Extent = (0,) * 2
-CHANNELS: Extent = (0,) * (8 if machine(1).vector_bytes == 64 else 4)
-VECTORS: Extent = (0,) * (3 if machine(1).vector_bytes == 64 else 2)
+# Channels and vectors of a tile: the largest has 24 sums, 3 inputs and a weight in 32 registers, or 8, 2 and 1 in 16.
+WIDE = machine(1).vector_bytes == 64
+CHANNELS, FEW_CHANNELS = (8, 2) if WIDE else (4, 2)
+VECTORS = 3 if WIDE else 2
 # Pixels of a task at most: its sums, for 64 channels, take a quarter of a megabyte of the second-level cache.
 MAX_PIXELS = 1024
 LEAST_COLUMNS = 512
@@ -40,7 +39,7 @@ def unit(machine: Machine, problem: Problem) -> int:
 
 def channel_step(machine: Machine, problem: Problem) -> int:
     """A task's channels are a multiple of this."""
-    return len(CHANNELS)
+    return CHANNELS
 
 
 def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[int, int]:
@@ -52,13 +51,30 @@ def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[i
 def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels: int) -> int:
     """A task's time for its sums, in cycles: each worth a fused multiply-add or an aligned load of a vector."""
     lanes = machine.lanes(problem.accumulator)
-    full, rest = divmod(channels, len(CHANNELS))
-    heights = ((len(CHANNELS), full), (len(FEW_CHANNELS), rest // len(FEW_CHANNELS)), (1, rest % len(FEW_CHANNELS)))
+    full, rest = divmod(channels, CHANNELS)
+    heights = ((CHANNELS, full), (FEW_CHANNELS, rest // FEW_CHANNELS), (1, rest % FEW_CHANNELS))
     vectors = sums(problem, machine, rows, columns)[1] // lanes
-    widths = ((len(VECTORS), vectors // len(VECTORS)), (1, vectors % len(VECTORS)))
+    widths = ((VECTORS, vectors // VECTORS), (1, vectors % VECTORS))
     # Vectors from the window straddle cache lines: two loads each.
     adding = sum(n * m * (problem.taps * max(h * v, 2 * v + h) + TILE_START) for h, n in heights for v, m in widths)
     return adding + channels * rows * (20 + 6 * columns // lanes)
+
+
+def extent(columns: int) -> tuple[int, int]:
+    """Rows and run of a tile with channels in the lanes: none."""
+    return 0, 0
+
+
+def tiles(problem: Problem, columns: int, channels: int) -> Array:
+    """The addresses of the tiles that blocks of so many columns and channels may need: by channels, then by vectors."""
+    least = min(channels, problem.out_channels // problem.groups)
+    extents = [(height, vectors) for height in (CHANNELS, FEW_CHANNELS, 1) for vectors in (VECTORS, 1)]
+    return np.array(
+        [
+            tile(height, 1, vectors, problem.accumulator, False).address if height <= least else 0
+            for height, vectors in extents
+        ]
+    )
 
 
 @njit()
@@ -83,63 +99,34 @@ def accumulate(
     Fresh sums start from zero. Channels begin at number `channel` of the weights, and the first plane's tap 0 is
     number `tap`.
     """
-    full = channels // len(CHANNELS) * len(CHANNELS)
-    few = channels // len(FEW_CHANNELS) * len(FEW_CHANNELS)
     offsets, rows = tables.offsets[first:end], weight[channel:, tap + first :]
-    for c in range(0, full, len(CHANNELS)):
-        sweep(CHANNELS, sums[c:], rows[c:], panel, offsets, planes, fresh, window)
-    for c in range(full, few, len(FEW_CHANNELS)):
-        sweep(FEW_CHANNELS, sums[c:], rows[c:], panel, offsets, planes, fresh, window)
-    for c in range(few, channels):
-        sweep(ONE, sums[c:], rows[c:], panel, offsets, planes, fresh, window)
+    c = 0
+    while c < channels:
+        left = channels - c
+        if left >= CHANNELS:
+            sweep(tables.tiles[0:], sums[c:], rows[c:], panel, offsets, planes, fresh, window)
+            c += CHANNELS
+        elif left >= FEW_CHANNELS:
+            sweep(tables.tiles[2:], sums[c:], rows[c:], panel, offsets, planes, fresh, window)
+            c += FEW_CHANNELS
+        else:
+            sweep(tables.tiles[4:], sums[c:], rows[c:], panel, offsets, planes, fresh, window)
+            c += 1
 
 
 @njit()
 def sweep(
-    channels: Extent, sums: Array, weight: Array, panel: Array, offsets: Array, planes: int, fresh: int, window: Window
+    tiles: Array, sums: Array, weight: Array, panel: Array, offsets: Array, planes: int, fresh: int, window: Window
 ) -> None:
-    """Some channels' tiles, from the first pixel to the last."""
-    pitch, lanes = sums.shape[1], vector_lanes(sums)
-    wide = pitch // lanes // len(VECTORS) * len(VECTORS) * lanes
-    for p in range(0, wide, len(VECTORS) * lanes):
-        tile(channels, VECTORS, sums[:, p:], weight, panel[p:], offsets, planes, fresh, window)
-    for p in range(wide, pitch, lanes):
-        tile(channels, ONE, sums[:, p:], weight, panel[p:], offsets, planes, fresh, window)
-
-
-@njit()
-def tile(
-    channels: Extent,
-    vectors: Extent,
-    sums: Array,
-    weight: Array,
-    panel: Array,
-    offsets: Array,
-    planes: int,
-    fresh: int,
-    window: Window,
-) -> None:
-    """One tile, at the start of sums, weights and panel."""
+    """Some channels' tiles, the wide one and the one of a vector, from the first pixel to the last."""
     steps, size, gap = len(offsets), window.plane_size, window.taps - len(offsets)
-    pitches = weight.strides[0] // weight.itemsize, sums.strides[0] // sums.itemsize
-    tile_pixels(
-        channels,
-        ONE,
-        vectors,
-        weight,
-        pitches[0],
-        0,
-        panel,
-        offsets,
-        steps,
-        planes,
-        size,
-        1,
-        gap,
-        sums,
-        pitches[1],
-        fresh,
-    )
+    weight_pitch, pitch, lanes = weight.strides[0] // weight.itemsize, sums.shape[1], vector_lanes(sums)
+    p = 0
+    while p < pitch:
+        wide = p + VECTORS * lanes <= pitch
+        address, source, target = tiles[0 if wide else 1], panel[p:], sums[0, p:]
+        call_tile(address, weight, weight_pitch, 0, source, offsets, steps, planes, size, 1, gap, target, pitch, fresh)
+        p += VECTORS * lanes if wide else lanes
 
 
 @njit()

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from ..jit import njit
+from ..machine import machine
 from ..method import Array
+from ..problem import Problem
 from .simd.ir import vector_lanes
-from .simd.rows import tile_rows, tile_unrolled
+from .simd.rows import call_rows, rows_tile
 from .window import Tables
 
-# Extents of tiles, as the lengths of tuples: rows, each at most the kernel's, and vectors of columns. The largest has
-# 20 sums, 4 inputs and a weight in 32 registers, or 10, 2 and 1 in 16.
-Extent = tuple[int, ...]
-ONE: Extent = (0,)
-TWO: Extent = (0,) * 2
-THREE: Extent = (0,) * 3
-FOUR: Extent = (0,) * 4
-FIVE: Extent = (0,) * 5
+# Extents of tiles: rows, each at most the kernel's, and vectors of columns. The largest has 20 sums, 4 inputs and a
+# weight in 32 registers. In 16 there is room for half as many vectors.
+WIDE = machine(1).vector_bytes == 64
+HEIGHTS = (5, 3, 1)
+VECTORS = 4 if WIDE else 2
 # Rows of a tile of small kernels, whose code has no loop: the common sizes of maps are its multiples.
-SEVEN: Extent = (0,) * 7
+STRAIGHT_ROWS, STRAIGHT_VECTORS = 7, 2
 
 
 class Sweep(NamedTuple):
@@ -52,6 +53,27 @@ class Places(NamedTuple):
     whole: int
 
 
+def tiles(problem: Problem, sweep: Sweep) -> Array:
+    """The addresses of the tiles that may be needed: straight ones of one vector and of two, then those of each height
+    by one, two and all vectors.
+    """
+    width, lanes, dtype = problem.out_spatial[-1], machine(1).lanes(problem.accumulator), problem.accumulator
+    most = VECTORS * lanes
+    # Whole tiles alone serve an input that is read where it lies, but a view may need the window all the same.
+    rest = width % most
+    widths = ((1, 0 < rest <= lanes), (2, lanes < rest <= 2 * lanes or most == 2 * lanes), (VECTORS, width > 2 * lanes))
+    straight = [
+        rows_tile(dtype, STRAIGHT_ROWS, vectors, sweep.kernel_h, sweep.unrolled).address if needed else 0
+        for vectors, needed in ((1, sweep.unrolled > 0), (STRAIGHT_VECTORS, sweep.unrolled > 0 and width > lanes))
+    ]
+    loops = [
+        rows_tile(dtype, height, vectors).address if needed and height <= sweep.tile_rows else 0
+        for height in HEIGHTS
+        for vectors, needed in widths
+    ]
+    return np.array(straight + loops)
+
+
 @njit()
 def correlate_rows(
     out: Array, x: Array, weight: Array, bias: float, places: Places, relu: int, tables: Tables, sweep: Sweep
@@ -64,30 +86,23 @@ def correlate_rows(
             height = tile_height(rows - row, rows, sweep)
             row = min(row, rows - height)
             first = residue + row * sweep.apart
-            if height == len(SEVEN):
-                correlate_strip(SEVEN, out, x, weight, bias, first, places, relu, tables, sweep)
-            elif height == len(FIVE):
-                correlate_strip(FIVE, out, x, weight, bias, first, places, relu, tables, sweep)
-            elif height == len(THREE):
-                correlate_strip(THREE, out, x, weight, bias, first, places, relu, tables, sweep)
-            else:
-                correlate_strip(ONE, out, x, weight, bias, first, places, relu, tables, sweep)
+            correlate_strip(height, out, x, weight, bias, first, places, relu, tables, sweep)
             row += height
 
 
 @njit()
 def tile_height(left: int, rows: int, sweep: Sweep) -> int:
     """Rows of the next tile, where some are left of all rows: few enough not to begin before the first."""
-    if sweep.unrolled and rows >= len(SEVEN) and left > len(THREE):
-        return len(SEVEN)
+    if sweep.unrolled and rows >= STRAIGHT_ROWS and left > HEIGHTS[1]:
+        return STRAIGHT_ROWS
     if left == 1 or sweep.tile_rows > rows:
         return 1
-    return min(sweep.tile_rows, len(THREE)) if left <= len(THREE) else sweep.tile_rows
+    return min(sweep.tile_rows, HEIGHTS[1]) if left <= HEIGHTS[1] else sweep.tile_rows
 
 
 @njit()
 def correlate_strip(
-    rows: Extent,
+    height: int,
     out: Array,
     x: Array,
     weight: Array,
@@ -100,115 +115,35 @@ def correlate_strip(
 ) -> None:
     """The rows of a tile, from left to right. The last columns are a masked tile, or a whole one that overlaps."""
     lanes = vector_lanes(out)
+    most = (STRAIGHT_VECTORS if height == STRAIGHT_ROWS else VECTORS) * lanes
+    pitch, start, offsets = places.x_pitch * sweep.dilation_h, places.x + row * places.x_stride, tables.offsets
+    kernel_h, kernel_w = sweep.kernel_h, sweep.kernel_w
+    out_pitch, out_start = places.width * sweep.apart, places.out + row * places.width
     j = 0
     while j < places.width:
         rest = places.width - j
-        if places.whole and rest < len(FOUR) * lanes:
-            rest = len(FOUR) * lanes
+        if places.whole and rest < most:
+            rest = most
             j = places.width - rest
-        if len(rows) == len(SEVEN):
-            columns = min(rest, len(FOUR) * lanes)
-            straight_tile(out, x, weight, bias, row, j, columns, places, relu, tables, sweep)
-        elif rest <= lanes:
-            tile(rows, ONE, out, x, weight, bias, row, j, rest, places, relu, tables, sweep)
-        elif rest <= len(TWO) * lanes:
-            tile(rows, TWO, out, x, weight, bias, row, j, rest, places, relu, tables, sweep)
+        columns = min(rest, most)
+        if height == STRAIGHT_ROWS:
+            index = 0 if columns <= lanes else 1
         else:
-            columns = min(rest, len(FOUR) * lanes)
-            tile(rows, FOUR, out, x, weight, bias, row, j, columns, places, relu, tables, sweep)
-        j += len(FOUR) * lanes
-
-
-@njit()
-def tile(
-    rows: Extent,
-    vectors: Extent,
-    out: Array,
-    x: Array,
-    weight: Array,
-    bias: float,
-    row: int,
-    column: int,
-    columns: int,
-    places: Places,
-    relu: int,
-    tables: Tables,
-    sweep: Sweep,
-) -> None:
-    """One tile, at a row and column of the block."""
-    x_start, x_pitch = places.x + row * places.x_stride + column, places.x_pitch * sweep.dilation_h
-    start, pitch = places.out + row * places.width + column, places.width * sweep.apart
-    height, width = sweep.kernel_h, sweep.kernel_w
-    tile_rows(
-        rows,
-        vectors,
-        x,
-        x_start,
-        x_pitch,
-        tables.offsets,
-        width,
-        weight,
-        height,
-        bias,
-        relu,
-        out,
-        start,
-        pitch,
-        columns,
-    )
-
-
-@njit()
-def straight_tile(
-    out: Array,
-    x: Array,
-    weight: Array,
-    bias: float,
-    row: int,
-    column: int,
-    columns: int,
-    places: Places,
-    relu: int,
-    tables: Tables,
-    sweep: Sweep,
-) -> None:
-    """The tile without loops for a kernel, a stride and a width."""
-    place = x, weight, bias, row, column, columns, places, relu, tables, sweep
-    narrow = columns <= vector_lanes(out)
-    if sweep.kernel_h == len(FIVE):
-        unrolled_tile(ONE, FIVE, ONE, out, *place)
-    elif sweep.kernel_h == len(SEVEN):
-        unrolled_tile(ONE, SEVEN, ONE, out, *place)
-    elif narrow and sweep.unrolled == 1:
-        unrolled_tile(ONE, THREE, ONE, out, *place)
-    elif narrow:
-        unrolled_tile(ONE, THREE, TWO, out, *place)
-    elif sweep.unrolled == 1:
-        unrolled_tile(FOUR, THREE, ONE, out, *place)
-    else:
-        unrolled_tile(FOUR, THREE, TWO, out, *place)
-
-
-@njit()
-def unrolled_tile(
-    vectors: Extent,
-    kernel: Extent,
-    stride: Extent,
-    out: Array,
-    x: Array,
-    weight: Array,
-    bias: float,
-    row: int,
-    column: int,
-    columns: int,
-    places: Places,
-    relu: int,
-    tables: Tables,
-    sweep: Sweep,
-) -> None:
-    """One of them, at a row and column of the block."""
-    x_start, x_pitch = places.x + row * places.x_stride + column, places.x_pitch * sweep.dilation_h
-    start, pitch, offsets = places.out + row * places.width + column, places.width * sweep.apart, tables.offsets
-    tile_unrolled(
-        SEVEN, vectors, kernel, stride, x, x_start, x_pitch, offsets, weight, bias, relu, out, start, pitch, columns
-    )
+            index = 2 + (HEIGHTS[0] - height) // 2 * 3 + (0 if columns <= lanes else 1 if columns <= 2 * lanes else 2)
+        call_rows(
+            tables.tiles[index],
+            x,
+            start + j,
+            pitch,
+            offsets,
+            kernel_w,
+            weight,
+            kernel_h,
+            bias,
+            relu,
+            out,
+            out_start + j,
+            out_pitch,
+            columns,
+        )
+        j += most

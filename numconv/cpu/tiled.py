@@ -88,7 +88,7 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
     geometry, _, split = _layout(problem, machine, False)
     units = -(-min(split.channels, problem.out_channels // problem.groups) // split.unit)
     # Tiles read whole vectors and runs, so there is room behind the last plane.
-    beyond = max(len(pixel_tiles.VECTORS) * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
+    beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
     beyond *= geometry.column_step
     share = 2 * units * split.sum_rows * split.sum_columns + geometry.planes * geometry.plane_size + beyond
     return machine.threads * -(-share // CACHE_LINE) * CACHE_LINE * problem.accumulator.itemsize
@@ -146,7 +146,8 @@ def run(
 def _launch(problem: Problem, machine: Machine, finite: bool) -> tuple[Tables, Array]:
     """The Tables, and the integers of Window and Blocks in one array: tuples cost each call 0.1 us a field."""
     geometry, tables, split = _layout(problem, machine, finite)
-    return tables, np.array(geometry + split)
+    name, _, columns, channels = _choose(problem, machine)
+    return tables._replace(tiles=SHAPES[name].tiles(problem, columns, channels)), np.array(geometry + split)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -158,7 +159,10 @@ def _layout(problem: Problem, machine: Machine, finite: bool) -> tuple[Window, T
     )
     sum_rows, sum_columns = shape.sums(problem, machine, rows, columns)
     unit = shape.unit(machine, problem)
-    split = blocks(problem, rows, columns, channels, machine.threads, unit, sum_rows, sum_columns, finite)
+    tile_rows, tile_run = shape.extent(columns)
+    split = blocks(
+        problem, rows, columns, channels, machine.threads, unit, sum_rows, sum_columns, tile_rows, tile_run, finite
+    )
     return geometry, tables, split
 
 

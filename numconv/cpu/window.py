@@ -64,7 +64,7 @@ class Window(NamedTuple):
 class Tables(NamedTuple):
     """offsets: [tap of a plane] in the window, or [plane] where a plane has one tap; the phases in use; the input
     index of each padded index, or -1; for each padded row, how many rows from it on lie evenly in the input or in the
-    padding; for each output row, the first tap that meets the input and the tap behind the last.
+    padding; for each output row, the first tap that meets the input and the tap behind the last; tiles by address.
     """
 
     offsets: Array
@@ -76,6 +76,7 @@ class Tables(NamedTuple):
     row_runs: Array
     first_tap: Array
     end_tap: Array
+    tiles: Array
 
 
 class Axis(NamedTuple):
@@ -193,6 +194,7 @@ def window(
         _sources(problem, -1),
         _runs(_sources(problem, -2), row_axis.copy_step),
         *_tap_ranges(problem),
+        tiles=np.zeros(0, np.int64),
     )
     return geometry, tables
 

@@ -60,6 +60,26 @@ def data(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
     ]
 
 
+def unpacked(builder: Any, values: Any) -> list[Any]:
+    """The elements of a tuple."""
+    return [builder.extract_value(values, i) for i in range(values.type.count)]
+
+
+def as_types(builder: Any, values: Any, kinds: Any) -> list[Any]:
+    """Values for a function's arguments: addresses, as integers, become pointers."""
+    return [
+        builder.inttoptr(value, kind) if isinstance(kind, ir.PointerType) else value
+        for value, kind in zip(values, kinds, strict=True)
+    ]
+
+
+def call_address(builder: Any, address: Any, values: Any) -> None:
+    """Call a `Native` function by its address; pointers go as integers."""
+    plain = [builder.ptrtoint(value, INT64) if isinstance(value.type, ir.PointerType) else value for value in values]
+    kind = ir.FunctionType(ir.VoidType(), [value.type for value in plain])
+    builder.call(builder.inttoptr(address, kind.as_pointer()), plain)
+
+
 def at(builder: Any, base: Any, *offsets: Any) -> Any:
     """The address so many elements on."""
     return functools.reduce(lambda address, offset: builder.gep(address, [offset]), offsets, base)

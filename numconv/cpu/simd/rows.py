@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from ...jit import Native
 from .copies import rectified
 from .ir import (
     INT64,
+    as_types,
     at,
     between,
     broadcast,
+    call_address,
     data,
     fused,
     intrinsic,
@@ -22,6 +27,7 @@ from .ir import (
     prefetch_to_write,
     store,
     unknown,
+    unpacked,
     vector_type,
 )
 
@@ -119,10 +125,6 @@ def _define_rows(module: Any, height: int, width: int, vector: Any) -> Any:
     return function
 
 
-# Weights of a tile without loops that stay in registers.
-MOST_KEPT = 9
-
-
 def _announce(builder: Any, height: int, width: int, vector: Any, out: Any, out_pitch: Any) -> None:
     """Ask for the lines of a tile's output: they arrive while the sums are made. Stores would wait for each in turn."""
     for row in range(height):
@@ -134,14 +136,14 @@ def _announce(builder: Any, height: int, width: int, vector: Any, out: Any, out_
 def _write(builder: Any, rows: Any, bias: Any, relu: Any, out: Any, out_pitch: Any, columns: Any) -> None:
     """Rows (number, sums) of a tile to the output, with bias and activation: whole vectors or the first `columns`."""
     vector = rows[0][1][0].type
-    size, zeros = vector.count, ir.Constant(vector, [0.0] * vector.count)
+    size, width, zeros = vector.count, len(rows[0][1]), ir.Constant(vector, [0.0] * vector.count)
     shift, clipping = broadcast(builder, bias, vector), builder.icmp_signed("!=", relu, INT64(0))
-    whole = builder.icmp_signed("==", columns, INT64(len(rows[0][1]) * size))
+    whole = builder.icmp_signed("==", columns, INT64(width * size))
     places = [
         (
             rectified(builder, builder.fadd(total, shift), clipping, zeros),
             at(builder, out, builder.mul(number, out_pitch), INT64(i * size)),
-            INT64(i * size),
+            i,
         )
         for number, sums in rows
         for i, total in enumerate(sums)
@@ -151,14 +153,12 @@ def _write(builder: Any, rows: Any, bias: Any, relu: Any, out: Any, out_pitch: A
             for value, place, _ in places:
                 store(builder, value, place)
         with partial:
-            for value, place, first in places:
-                # A masked store takes four times as long.
-                fits = builder.icmp_signed("<=", builder.add(first, INT64(size)), columns)
-                with builder.if_else(fits) as (inside, over):
-                    with inside:
-                        store(builder, value, place)
-                    with over:
-                        masked_store(builder, value, place, between(builder, vector, first, INT64(0), columns))
+            for value, place, i in places:
+                # A masked store takes four times as long, and the caller takes a tile for more columns than half of it.
+                if (i + 1) * 2 <= width:
+                    store(builder, value, place)
+                else:
+                    masked_store(builder, value, place, between(builder, vector, INT64(i * size), INT64(0), columns))
 
 
 def _define_unrolled(module: Any, height: int, width: int, kernel: tuple[int, int], stride: int, vector: Any) -> Any:
@@ -179,24 +179,17 @@ def _define_unrolled(module: Any, height: int, width: int, kernel: tuple[int, in
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     multiply_add = fused(builder, vector)
     _announce(builder, height, width, vector, out, out_pitch)
-    taps = kernel[0] * kernel[1]
-
-    def factor(base: Any, tap: int) -> Any:
-        return broadcast(builder, builder.load(at(builder, base, INT64(tap))), vector)
-
-    # Weights that fit in the registers beside the sums are loaded once; others again for each input row.
-    factors = [factor(weight, tap) for tap in range(taps)] if taps <= MOST_KEPT else []
     starts = [builder.load(at(builder, offsets, INT64(tap))) for tap in range(kernel[1])]
     sums = [[ir.Constant(vector, [0.0] * size)] * width for _ in range(height)]
     for row in range((height - 1) * stride + kernel[0]):
-        source = at(builder, x, builder.mul(INT64(row), x_pitch))
-        again = weight if factors else unknown(builder, weight)
+        # Weights are loaded for each input row, and inputs not before theirs: kept or early, they would spill the sums.
+        source, again = unknown(builder, at(builder, x, builder.mul(INT64(row), x_pitch))), unknown(builder, weight)
         meeting = [(r, row - r * stride) for r in range(height) if 0 <= row - r * stride < kernel[0]]
         for tap, start in enumerate(starts):
             values = [load(builder, vector, at(builder, source, start, INT64(i * size))) for i in range(width)]
             for r, kernel_row in meeting:
                 number = kernel_row * kernel[1] + tap
-                left = factors[number] if factors else factor(again, number)
+                left = broadcast(builder, builder.load(at(builder, again, INT64(number))), vector)
                 sums[r] = [
                     builder.call(multiply_add, [left, value, total])
                     for value, total in zip(values, sums[r], strict=True)
@@ -209,46 +202,51 @@ def _define_unrolled(module: Any, height: int, width: int, kernel: tuple[int, in
 
 
 @intrinsic
-def tile_unrolled(
-    typing_context: Any,
-    rows: Any,
-    vectors: Any,
-    kernel: Any,
-    stride: Any,
-    x: Any,
-    x_start: Any,
-    x_pitch: Any,
-    offsets: Any,
-    weight: Any,
-    bias: Any,
-    relu: Any,
-    out: Any,
-    out_start: Any,
-    out_pitch: Any,
-    columns: Any,
-) -> Any:
-    """`tile_rows` for a square kernel and a stride of rows that are known at compile time, as lengths of tuples."""
-    intp, dtype = types.intp, out.dtype
-    operands = (x, intp, intp, offsets, weight, dtype, intp, out, intp, intp, intp)
-    signature = types.void(rows, vectors, kernel, stride, *operands)
+def define_rows(typing_context: Any, extents: Any, zero: Any, operands: Any, bias: Any) -> Any:
+    """Run a tile of extents (rows, vectors) or (rows, vectors, kernel, stride), lengths of tuples.
+
+    The dtype is that of `zero`; the operands are all integers, addresses for pointers.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        square = len(kernel), len(kernel)
-        function = _define_unrolled(builder.module, len(rows), len(vectors), square, len(stride), vector_type(dtype))
-        source, start, *rest = data(context, builder, operands, args[4:])
-        *rest, target, target_start, target_pitch, width = rest
-        source, target = at(builder, source, start), at(builder, target, target_start)
-        builder.call(function, [source, *rest, target, target_pitch, width])
+        rows, vectors, *straight = (len(extent) for extent in extents)
+        vector = vector_type(zero)
+        if straight:
+            kernel, stride = straight
+            function = _define_unrolled(builder.module, rows, vectors, (kernel, kernel), stride, vector)
+        else:
+            function = _define_rows(builder.module, rows, vectors, vector)
+        values = unpacked(builder, args[2])
+        x, x_start, x_pitch, offsets, kernel_w, weight, kernel_h, relu, out, out_start, out_pitch, columns = values
+        pointer = vector.element.as_pointer()
+        x = at(builder, builder.inttoptr(x, pointer), x_start)
+        out = at(builder, builder.inttoptr(out, pointer), out_start)
+        sizes = () if straight else (kernel_w, kernel_h)
+        given = [x, x_pitch, offsets, *sizes[:1], weight, *sizes[1:], args[3], relu, out, out_pitch, columns]
+        builder.call(function, as_types(builder, given, function.ftype.args))
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(extents, zero, operands, bias), generate
+
+
+@functools.lru_cache(maxsize=256)
+def rows_tile(dtype: np.dtype[Any], *extents: int) -> Native:
+    """A tile of (rows, vectors), or of (rows, vectors, kernel, stride) without a loop, to be called by `call_rows`."""
+    lengths, zero = tuple((0,) * extent for extent in extents), dtype.type(0)
+
+    real = types.float32 if dtype.itemsize == 4 else types.float64
+    return Native(
+        lambda a, b, c, d, e, f, g, bias, h, i, j, k, m: define_rows(
+            lengths, zero, (a, b, c, d, e, f, g, h, i, j, k, m), bias
+        ),
+        (*(types.intp,) * 7, real, *(types.intp,) * 5),
+    )
 
 
 @intrinsic
-def tile_rows(
+def call_rows(
     typing_context: Any,
-    rows: Any,
-    vectors: Any,
+    address: Any,
     x: Any,
     x_start: Any,
     x_pitch: Any,
@@ -263,21 +261,17 @@ def tile_rows(
     out_pitch: Any,
     columns: Any,
 ) -> Any:
-    """out[r, j] = bias + sum over kh, kw of weight[kh, kw] * x[(r + kh) * x_pitch + offsets[kw] + j], in that order.
+    """out[r, j] = bias + sum over kh, kw of weight[kh, kw] * x[(r * stride + kh) * x_pitch + offsets[kw] + j].
 
-    For the rows of a tile and its first `columns` columns; the tile's extents are the lengths of two tuples. x and out
-    are flat, and begin at their starts. `x` is read in whole vectors. The kernel has at least as many rows as the tile.
+    For the rows of a tile and its first `columns` columns, kernel rows and columns in order. x and out are flat, and
+    begin at their starts. `x` is read in whole vectors. Without a stride the kernel has at least as many rows as the
+    tile.
     """
-    intp, dtype = types.intp, out.dtype
-    operands = (x, intp, intp, offsets, intp, weight, intp, dtype, intp, out, intp, intp, intp)
-    signature = types.void(rows, vectors, *operands)
+    intp = types.intp
+    operands = (x, intp, intp, offsets, intp, weight, intp, out.dtype, intp, out, intp, intp, intp)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        function = _define_rows(builder.module, len(rows), len(vectors), vector_type(dtype))
-        source, start, *rest = data(context, builder, operands, args[2:])
-        *rest, target, target_start, target_pitch, width = rest
-        source, target = at(builder, source, start), at(builder, target, target_start)
-        builder.call(function, [source, *rest, target, target_pitch, width])
+        call_address(builder, args[0], data(context, builder, operands, args[1:]))
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(intp, *operands), generate

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from .ir import INT64, at, broadcast, data, fused, intrinsic, itemsize, load, store, vector_type
+from ...jit import Native
+from .ir import (
+    INT64,
+    as_types,
+    at,
+    broadcast,
+    call_address,
+    data,
+    fused,
+    intrinsic,
+    itemsize,
+    load,
+    store,
+    unpacked,
+    vector_type,
+)
 
 # Neighbouring scalars whose addresses hang on one register: x86 scales an index by 1 or 2 elements for nothing.
 SPAN = 3
@@ -113,45 +130,69 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
     return function
 
 
-def _tile(by_table: bool) -> Any:
-    """The intrinsic that defines and calls a register tile; its extents are the lengths of three tuples."""
+@intrinsic
+def define_tile(typing_context: Any, extents: Any, by_table: Any, zero: Any, operands: Any) -> Any:
+    """Run a register tile of extents (groups, run, vectors), lengths of tuples, and of the dtype of `zero`.
 
-    def tile(
-        typing_context: Any,
-        groups: Any,
-        run: Any,
-        vectors: Any,
-        scalars: Any,
-        scalar_pitch: Any,
-        scalar_step: Any,
-        columns: Any,
-        table: Any,
-        steps: Any,
-        planes: Any,
-        plane_size: Any,
-        pace: Any,
-        gap: Any,
-        sums: Any,
-        sums_pitch: Any,
-        fresh: Any,
-    ) -> Any:
-        intp = types.intp
-        operands = (scalars, intp, intp, columns, table, intp, intp, intp, intp, intp, sums, intp, intp)
-        signature = types.void(groups, run, vectors, *operands)
+    `by_table` is a tuple, empty where the columns are found by the table. The operands are the tile's, all integers:
+    addresses for pointers.
+    """
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            extents = len(groups), len(run), len(vectors)
-            function = _define_tile(builder.module, *extents, vector_type(scalars.dtype), by_table)
-            builder.call(function, data(context, builder, operands, args[3:]))
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        groups, run, vectors = (len(extent) for extent in extents)
+        function = _define_tile(builder.module, groups, run, vectors, vector_type(zero), len(by_table) > 0)
+        values = unpacked(builder, args[3])
+        builder.call(function, as_types(builder, values, function.ftype.args))
+        return context.get_dummy_value()
 
-        return signature, generate
-
-    return intrinsic(tile)
+    return types.void(extents, by_table, zero, operands), generate
 
 
-# For all planes and steps in order:
-# sums[row, vector] += scalars[row * pitch + step] * columns[table[step] + vector].
-tile_pixels = _tile(by_table=False)
-# sums[row, vector] += scalars[table[step] + row's place] * columns[step, vector].
-tile_channels = _tile(by_table=True)
+@functools.lru_cache(maxsize=256)
+def tile(groups: int, run: int, vectors: int, dtype: np.dtype[Any], by_table: bool) -> Native:
+    """A register tile, to be called by `call_tile`."""
+    extents = (0,) * groups, (0,) * run, (0,) * vectors
+    table, zero = (0,) * by_table, dtype.type(0)
+
+    return Native(
+        lambda a, b, c, d, e, f, g, h, i, j, k, m, n: define_tile(
+            extents, table, zero, (a, b, c, d, e, f, g, h, i, j, k, m, n)
+        ),
+        (types.intp,) * 13,
+    )
+
+
+@intrinsic
+def call_tile(
+    typing_context: Any,
+    address: Any,
+    scalars: Any,
+    scalar_pitch: Any,
+    scalar_step: Any,
+    columns: Any,
+    table: Any,
+    steps: Any,
+    planes: Any,
+    plane_size: Any,
+    pace: Any,
+    gap: Any,
+    sums: Any,
+    sums_pitch: Any,
+    fresh: Any,
+) -> Any:
+    """Call a tile. For all planes and steps in order, by pixels:
+
+    sums[row, vector] += scalars[row * pitch + step] * columns[table[step] + vector],
+
+    and by channels, where the table is the scalars':
+
+    sums[row, vector] += scalars[table[step] + row's place] * columns[step * pace + vector].
+    """
+    intp = types.intp
+    operands = (scalars, intp, intp, columns, table, intp, intp, intp, intp, intp, sums, intp, intp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        call_address(builder, args[0], data(context, builder, operands, args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(intp, *operands), generate
