@@ -80,7 +80,7 @@ def work(problem: Problem, machine: Machine) -> Work:
     choice = _choose(problem, machine)
     flops = 2.0 * machine.threads * _busiest(_flat(problem), machine, choice) * machine.lanes(problem.accumulator)
     rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
-    packing = 4.0 * math.prod(problem.weight_shape) * problem.accumulator.itemsize
+    packing = 1.0 * math.prod(problem.weight_shape) * problem.accumulator.itemsize
     return Work(flops, rate, problem.bytes, 4e-6, packing * (choice.shape == "channels"))
 
 
