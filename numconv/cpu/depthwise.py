@@ -6,7 +6,7 @@ products in the one order of summation, and the result goes from the registers t
 included. Without padding the rows are read where they lie; else a window (window.py) of a few of them is filled.
 
 It wins wherever there is one input channel to a group, with any number of output channels: such layers are bound by
-memory, and by the loads of neighbouring columns, which this shares over rows [1]_. Strided rows share nothing.
+memory, and by the loads of neighbouring columns, which this shares over rows [1]_. With strided rows, 3x3 alone shares.
 
 .. [1] P. Zhang, E. Lo, B. Lu, "High performance depthwise and pointwise convolutions on mobile devices", AAAI 2020.
 """
