@@ -16,6 +16,7 @@ from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks
+from .segments import Piece
 from .simd.copies import transpose, transpose_finish
 from .simd.ir import vector_lanes
 from .simd.tiles import call_tile, tile
@@ -45,13 +46,13 @@ def channel_step(machine: Machine, problem: Problem) -> int:
 
 
 def run_length(columns: int) -> int:
-    """Pixels of a run: the length that covers a row with the least waste, longer first."""
-    return min(RUNS, key=lambda run: -(-columns // run) * run)
+    """Pixels of a run."""
+    return extent(columns)[1]
 
 
 def extent(columns: int) -> tuple[int, int]:
-    """(rows, run) of the tiles of a block of so many columns."""
-    return next(extent for extent in EXTENTS if extent[1] == run_length(columns))
+    """(rows, run) of the tiles of a block of so many columns: the run that covers a row with the least waste."""
+    return min(EXTENTS, key=lambda extent: -(-columns // extent[1]) * extent[1])
 
 
 def tiles(problem: Problem, columns: int, channels: int) -> Array:
@@ -124,29 +125,23 @@ def accumulate(
     weight: Array,
     channel: int,
     channels: int,
-    tap: int,
     panel: Array,
-    first: int,
-    end: int,
-    planes: int,
-    fresh: int,
-    oh: int,
+    piece: Piece,
     tables: Tables,
     window: Window,
     blocks: Blocks,
 ) -> None:
-    """sums[p, c] += weight[t, c] * panel[offset(t) + p]: the taps from first to end of each plane, by tiles.
+    """sums[p, c] += weight[t, c] * panel[offset(t) + p] for a piece's taps, by tiles.
 
-    Fresh sums start from zero. Channels begin at number `channel` of the weights, the first plane's tap 0 is number
-    `tap`, and the rows of pixels begin at output row oh.
+    Channels begin at number `channel` of the weights.
     """
     pixels, size, taps = blocks.sum_rows, sums.shape[1], window.total_planes * window.taps
     for block in range(-(-channels // size)):
         pitch = min(size, channels - block * size)
         part = sums[block * pixels : (block + 1) * pixels]
-        rows = weight[(channel + block * size) * taps + tap * pitch :]
+        rows = weight[(channel + block * size) * taps + piece.tap * pitch :]
         tiles = tables.tiles[0:] if pitch > vector_lanes(sums) else tables.tiles[2:]
-        sweep(tiles, part, rows, pitch, panel, first, end, planes, fresh, oh, tables, window, blocks)
+        sweep(tiles, part, rows, pitch, panel, piece, tables, window, blocks)
 
 
 @njit()
@@ -156,31 +151,28 @@ def sweep(
     weight: Array,
     pitch: int,
     panel: Array,
-    first: int,
-    end: int,
-    planes: int,
-    fresh: int,
-    oh: int,
+    piece: Piece,
     tables: Tables,
     window: Window,
     blocks: Blocks,
 ) -> None:
     """All tiles of a block of channels: several rows at a time where one run spans a row, else run by run."""
     run, width, places = blocks.tile_run, sums.shape[1], window.pitch
+    planes, fresh = piece.planes, piece.fresh
     columns, step, size = len(sums) // window.block_rows // run, window.column_step, window.plane_size
     row = 0
     while row < window.block_rows:
-        low, high = tap_range(row, first, end, oh, tables, window, blocks)
+        low, high = tap_range(row, piece, tables, window, blocks)
         rows = blocks.tile_rows
-        if columns > 1 or row + rows > window.block_rows or high - low < end - first:
+        if columns > 1 or row + rows > window.block_rows or high - low < piece.end - piece.first:
             # A row that leaves taps out goes alone.
             rows = 1
         else:
             # The rows below meet all taps that there are, or zeros.
-            low, high = first, end
+            low, high = piece.first, piece.end
         address, steps, gap = tiles[0 if rows > 1 else 1], high - low, (window.taps - (high - low)) * pitch
         offsets, start = tables.offsets[low:high], weight[low * pitch :]
-        if fresh and low == high:
+        if piece.fresh and low == high:
             sums[row * columns * run : (row + rows) * columns * run] = 0
         for column in range(columns if low < high else 0):
             source = panel[row * places + column * run * step :]
@@ -192,13 +184,12 @@ def sweep(
 
 
 @njit()
-def tap_range(
-    row: int, first: int, end: int, oh: int, tables: Tables, window: Window, blocks: Blocks
-) -> tuple[int, int]:
-    """The taps from first to end, or those of them that meet the input in a row of the block."""
-    if blocks.skip and end - first == window.taps and oh + row < len(tables.first_tap):
-        return tables.first_tap[oh + row], tables.end_tap[oh + row]
-    return first, end
+def tap_range(row: int, piece: Piece, tables: Tables, window: Window, blocks: Blocks) -> tuple[int, int]:
+    """The piece's taps of a plane, or those of them that meet the input in a row of the block."""
+    whole, oh = piece.end - piece.first == window.taps, piece.oh + row
+    if blocks.skip and whole and oh < len(tables.first_tap):
+        return tables.first_tap[oh], tables.end_tap[oh]
+    return piece.first, piece.end
 
 
 @njit()

@@ -25,6 +25,7 @@ from ..machine import Machine
 from ..method import Array, Work
 from ..problem import SEGMENT, Problem
 from .blocks import Blocks, blocks, locate, task_range, tasks
+from .operands import biases, shared_scratch, three_axes
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, tiles
 from .simd.ir import vectors_fit
 from .window import Tables, Window, copy_cycles, fill, phases, window
@@ -36,7 +37,6 @@ DTYPES = "fd"
 # Share of the FMA peak that the cycles of `_busiest` run at, and a window that leaves the first-level cache room.
 EFFICIENCY = 0.7
 WINDOW_BYTES = 64 << 10
-CACHE_LINE = 64
 
 
 class Prepared(NamedTuple):
@@ -76,14 +76,12 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
     geometry, _, _, sweep = _layout(problem, machine)
     # Tiles read whole vectors, so there is room behind the window.
     share = sweep.planes * geometry.plane_size + VECTORS * machine.lanes(problem.accumulator)
-    return machine.threads * -(-share // CACHE_LINE) * CACHE_LINE * problem.accumulator.itemsize
+    return shared_scratch(problem, machine, share)
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
     rows = weight.astype(problem.accumulator, order="C", copy=False).reshape(problem.out_channels, problem.taps)
-    # A sum may be -0, from a product that underflowed, and a bias of -0 would keep it so.
-    biases = np.zeros(problem.out_channels, problem.accumulator) if bias is None else bias + problem.accumulator.type(0)
-    return Prepared(rows, biases.astype(problem.accumulator, order="C", copy=False))
+    return Prepared(rows, biases(problem, bias))
 
 
 def run(
@@ -97,12 +95,11 @@ def run(
 ) -> None:
     if not out.size:
         return
-    missing = (1,) * (3 - problem.rank)
     correlate(
-        x.reshape(x.shape[:2] + missing + x.shape[2:]),
+        three_axes(x, problem.spatial),
         prepared.weight,
         prepared.bias,
-        out.reshape(out.shape[:2] + missing + out.shape[2:]),
+        three_axes(out, problem.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
         *_launch(problem, machine),
     )

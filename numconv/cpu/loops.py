@@ -26,6 +26,7 @@ from ..jit import njit, to_fields
 from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
+from .operands import biases, three_axes
 from .panel import Geometry, Sources, fill, find_sources
 from .simd.scalar import multiply_add
 
@@ -84,9 +85,7 @@ def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | Non
     packed = weight.astype(problem.accumulator, order="C", copy=False)
     return Prepared(
         packed.reshape(problem.groups, channels, problem.taps),
-        np.zeros(problem.out_channels, problem.accumulator)
-        if bias is None
-        else np.ascontiguousarray(bias, problem.accumulator),
+        biases(problem, bias),
     )
 
 
@@ -102,9 +101,8 @@ def run(
     if not out.size:
         return
     sources, integers = _launch(problem, machine.threads)
-    missing = (1,) * (3 - problem.rank)
     correlate(
-        x.reshape(x.shape[:2] + missing + x.shape[2:]),
+        three_axes(x, problem.spatial),
         prepared.weight,
         prepared.bias,
         out.reshape(problem.batch, problem.out_channels, problem.pixels),

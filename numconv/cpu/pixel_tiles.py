@@ -14,6 +14,7 @@ from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks
+from .segments import Piece
 from .simd.copies import copy_finish
 from .simd.ir import vector_lanes
 from .simd.tiles import call_tile, tile
@@ -83,43 +84,36 @@ def accumulate(
     weight: Array,
     channel: int,
     channels: int,
-    tap: int,
     panel: Array,
-    first: int,
-    end: int,
-    planes: int,
-    fresh: int,
-    oh: int,
+    piece: Piece,
     tables: Tables,
     window: Window,
     blocks: Blocks,
 ) -> None:
-    """sums[c, p] += weight[c, t] * panel[offset(t) + p]: the taps from first to end of each plane, by tiles.
+    """sums[c, p] += weight[c, t] * panel[offset(t) + p] for a piece's taps, by tiles.
 
-    Fresh sums start from zero. Channels begin at number `channel` of the weights, and the first plane's tap 0 is
-    number `tap`.
+    Channels begin at number `channel` of the weights.
     """
-    offsets, rows = tables.offsets[first:end], weight[channel:, tap + first :]
+    offsets, rows = tables.offsets[piece.first : piece.end], weight[channel:, piece.tap + piece.first :]
     c = 0
     while c < channels:
         left = channels - c
         if left >= CHANNELS:
-            sweep(tables.tiles[0:], sums[c:], rows[c:], panel, offsets, planes, fresh, window)
+            sweep(tables.tiles[0:], sums[c:], rows[c:], panel, offsets, piece, window)
             c += CHANNELS
         elif left >= FEW_CHANNELS:
-            sweep(tables.tiles[2:], sums[c:], rows[c:], panel, offsets, planes, fresh, window)
+            sweep(tables.tiles[2:], sums[c:], rows[c:], panel, offsets, piece, window)
             c += FEW_CHANNELS
         else:
-            sweep(tables.tiles[4:], sums[c:], rows[c:], panel, offsets, planes, fresh, window)
+            sweep(tables.tiles[4:], sums[c:], rows[c:], panel, offsets, piece, window)
             c += 1
 
 
 @njit()
-def sweep(
-    tiles: Array, sums: Array, weight: Array, panel: Array, offsets: Array, planes: int, fresh: int, window: Window
-) -> None:
+def sweep(tiles: Array, sums: Array, weight: Array, panel: Array, offsets: Array, piece: Piece, window: Window) -> None:
     """Some channels' tiles, the wide one and the one of a vector, from the first pixel to the last."""
     steps, size, gap = len(offsets), window.plane_size, window.taps - len(offsets)
+    planes, fresh = piece.planes, piece.fresh
     weight_pitch, pitch, lanes = weight.strides[0] // weight.itemsize, sums.shape[1], vector_lanes(sums)
     p = 0
     while p < pitch:

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..jit import njit
 from ..method import Array
 from .window import Window
+
+
+class Piece(NamedTuple):
+    """Taps of one segment and one window: those from first to end of each of some planes.
+
+    tap: the number, among the weights, of the first plane's tap 0. fresh: whether the sums start from zero. oh: the
+    output row at which the block begins.
+    """
+
+    tap: int
+    first: int
+    end: int
+    planes: int
+    fresh: int
+    oh: int
 
 
 @njit()

@@ -28,7 +28,8 @@ from ..method import Array, Work
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
 from .blocks import Blocks, blocks, locate, task_range, tasks
-from .segments import flush, segment_end, segment_start
+from .operands import biases, shared_scratch, three_axes
+from .segments import Piece, flush, segment_end, segment_start
 from .window import Tables, Window, copy_cycles, fill, pitch, window
 
 NAME = "tiled"
@@ -39,7 +40,6 @@ DTYPES = "fd"
 EFFICIENCY = 0.75
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
 WINDOW_BYTES = 256 << 10
-CACHE_LINE = 64
 # A group's channels are cut into so many parts, so that all threads have work on a small map.
 PARTS = (1, 2, 4, 8, 16, 32, 64)
 SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
@@ -80,7 +80,7 @@ def work(problem: Problem, machine: Machine) -> Work:
     choice = _choose(problem, machine)
     flops = 2.0 * machine.threads * _busiest(_flat(problem), machine, choice) * machine.lanes(problem.accumulator)
     rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
-    packing = 1.0 * math.prod(problem.weight_shape) * problem.accumulator.itemsize
+    packing = float(math.prod(problem.weight_shape) * problem.accumulator.itemsize)
     return Work(flops, rate, problem.bytes, 4e-6, packing * (choice.shape == "channels"))
 
 
@@ -91,7 +91,7 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
     beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
     beyond *= geometry.column_step
     share = 2 * units * split.sum_rows * split.sum_columns + geometry.planes * geometry.plane_size + beyond
-    return machine.threads * -(-share // CACHE_LINE) * CACHE_LINE * problem.accumulator.itemsize
+    return shared_scratch(problem, machine, share)
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
@@ -104,9 +104,7 @@ def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | Non
         blocks_finite = np.empty((problem.groups, -(-channels // channel_tiles.unit(machine, problem))), np.bool_)
         channel_tiles.pack(rows.reshape(problem.groups, channels, problem.taps), packed, blocks_finite)
         rows, finite = packed, bool(blocks_finite.all())
-    # A sum may be -0, from a product that underflowed, and a bias of -0 would keep it so.
-    biases = np.zeros(problem.out_channels, problem.accumulator) if bias is None else bias + problem.accumulator.type(0)
-    return Prepared(rows, biases.astype(problem.accumulator, order="C", copy=False), finite)
+    return Prepared(rows, biases(problem, bias), finite)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -131,12 +129,11 @@ def run(
     if not out.size:
         return
     flat = _flat(problem)
-    missing = (1,) * (3 - flat.rank)
     correlate(
-        x.reshape(x.shape[:2] + missing + flat.spatial),
+        three_axes(x, flat.spatial),
         prepared.weight,
         prepared.bias,
-        out.reshape(out.shape[:2] + missing + flat.out_spatial),
+        three_axes(out, flat.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
         *_launch(problem, machine, prepared.finite),
     )
@@ -260,49 +257,16 @@ def correlate_block(
             if window.taps == 1:
                 # A plane of one tap is a step: the tiles' inner loop runs over planes.
                 end, count = count, 1
-            accumulate(
-                sums, weight, channel, len(out), start, source, first, end, count, fresh, oh, tables, window, blocks
-            )
+            piece = Piece(start, first, end, count, fresh, oh)
+            # The weights' layout, known at compile time, tells which tiles.
+            if weight.ndim == 2:
+                pixel_tiles.accumulate(sums, weight, channel, len(out), source, piece, tables, window, blocks)
+            else:
+                channel_tiles.accumulate(sums, weight, channel, len(out), source, piece, tables, window, blocks)
             tap = start + (count - 1) * window.taps + end
             if not single and tap in (limit, taps):
                 flush(sums, totals)
-    store(out, totals, bias[channel:], weight, oh, ow, window, blocks)
-
-
-@njit()
-def accumulate(
-    sums: Array,
-    weight: Array,
-    channel: int,
-    channels: int,
-    tap: int,
-    panel: Array,
-    first: int,
-    end: int,
-    planes: int,
-    fresh: int,
-    oh: int,
-    tables: Tables,
-    window: Window,
-    blocks: Blocks,
-) -> None:
-    """Add some taps by tiles: the weights' layout, known at compile time, tells which."""
     if weight.ndim == 2:
-        pixel_tiles.accumulate(
-            sums, weight, channel, channels, tap, panel, first, end, planes, fresh, oh, tables, window, blocks
-        )
+        pixel_tiles.store(out, totals, bias[channel:], oh, ow, window, blocks)
     else:
-        channel_tiles.accumulate(
-            sums, weight, channel, channels, tap, panel, first, end, planes, fresh, oh, tables, window, blocks
-        )
-
-
-@njit()
-def store(
-    out: Array, sums: Array, bias: Array, weight: Array, oh: int, ow: int, window: Window, blocks: Blocks
-) -> None:
-    """Write a block's sums, with bias and activation."""
-    if weight.ndim == 2:
-        pixel_tiles.store(out, sums, bias, oh, ow, window, blocks)
-    else:
-        channel_tiles.store(out, sums, bias, oh, ow, window, blocks)
+        channel_tiles.store(out, totals, bias[channel:], oh, ow, window, blocks)

@@ -2,8 +2,9 @@
 
 For a block of output rows and columns, a window holds the rows of some planes (a plane is one input channel and
 kernel plane). The padding is filled in, whatever its mode; the dtype is the accumulator's; and a stride s is split
-into phases: column j of phase p is column j*s + p of the padded input. So output pixel (row, column) of the block
-meets tap t of plane q at ``q * plane_size + offset(t) + row * pitch + column``: stride, dilation and padding end here.
+into phases (column j of phase p is column j*s + p of the padded input), or kept for tiles that can step. So output
+pixel (row, column) of the block meets tap t of plane q at ``q * plane_size + offset(t) + row * row_step * pitch +
+column * column_step``: dilation and padding end here, and strides but for the two steps.
 
 Where the padding is zeros, the right end of a row and the left end of the next are stored once, which keeps vectors
 that run over the ends of rows fuller.

@@ -144,7 +144,7 @@ def transpose(
 ) -> Any:
     """target[column * target_pitch + row] = source[row * source_pitch + column], at most one vector of each.
 
-    Rows of the target are written whole, zeros beyond `rows`.
+    Nothing else is written.
     """
     intp = types.intp
     signature = types.void(source, intp, target, intp, intp, intp)

@@ -42,9 +42,9 @@ def vectors_fit(typing_context: Any, target: Any, source: Any) -> Any:
     return types.boolean(target, source), lambda context, builder, signature, args: BIT(int(fit))
 
 
-def vector_type(dtype: Any, count: int | None = None) -> Any:
+def vector_type(dtype: Any) -> Any:
     """A vector of numba's float32 or float64."""
-    return ir.VectorType(ir.FloatType() if dtype == types.float32 else ir.DoubleType(), count or lanes(dtype))
+    return ir.VectorType(ir.FloatType() if dtype == types.float32 else ir.DoubleType(), lanes(dtype))
 
 
 def itemsize(vector: Any) -> int:
@@ -58,6 +58,14 @@ def data(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
         context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
         for kind, value in zip(kinds, values, strict=True)
     ]
+
+
+def own_function(module: Any, name: str, operands: list[Any]) -> Any:
+    """A new function without result, kept a function of its own so that it has all registers to itself."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), operands), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    return function
 
 
 def unpacked(builder: Any, values: Any) -> list[Any]:

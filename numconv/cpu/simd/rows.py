@@ -24,6 +24,7 @@ from .ir import (
     itemsize,
     load,
     masked_store,
+    own_function,
     prefetch_to_write,
     store,
     unknown,
@@ -42,14 +43,10 @@ def _define_rows(module: Any, height: int, width: int, vector: Any) -> Any:
     begun and its last ones ended, fewer sums take part; those stretches are written out.
     """
     name = f"numconv_rows_{height}x{width}_v{vector.count}x{itemsize(vector)}"
-    if name in module.globals:
-        return module.globals[name]
     element, size = vector.element, vector.count
     pointer = element.as_pointer()
     operands = [pointer, INT64, INT64.as_pointer(), INT64, pointer, INT64, element, INT64, pointer, INT64, INT64]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), operands), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
+    function = own_function(module, name, operands)
     x, x_pitch, offsets, kernel_w, weight, kernel_h, bias, relu, out, out_pitch, columns = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     multiply_add = fused(builder, vector)
@@ -167,14 +164,10 @@ def _define_unrolled(module: Any, height: int, width: int, kernel: tuple[int, in
     void rows(T *x, i64 x_pitch, i64 *offsets, T *weight, T bias, i64 relu, T *out, i64 out_pitch, i64 columns)
     """
     name = f"numconv_rows_{height}x{width}_{kernel[0]}x{kernel[1]}_{stride}_v{vector.count}x{itemsize(vector)}"
-    if name in module.globals:
-        return module.globals[name]
     element, size = vector.element, vector.count
     pointer = element.as_pointer()
     operands = [pointer, INT64, INT64.as_pointer(), pointer, element, INT64, pointer, INT64, INT64]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), operands), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
+    function = own_function(module, name, operands)
     x, x_pitch, offsets, weight, bias, relu, out, out_pitch, columns = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     multiply_add = fused(builder, vector)

@@ -21,6 +21,7 @@ from .ir import (
     intrinsic,
     itemsize,
     load,
+    own_function,
     store,
     unpacked,
     vector_type,
@@ -31,7 +32,7 @@ SPAN = 3
 
 
 def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by_table: bool) -> Any:
-    """The register tile as a function of its own, so that it has all registers to itself.
+    """The register tile.
 
     void tile(T *scalars, i64 scalar_pitch, i64 scalar_step, T *columns, i64 *table, i64 steps, i64 planes,
               i64 plane_size, i64 pace, i64 gap, T *sums, i64 sums_pitch, i64 fresh), steps >= 1 and planes >= 1:
@@ -42,14 +43,10 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
     """
     height = groups * run
     name = f"numconv_tile_{groups}x{run}x{width}_{'table' if by_table else 'step'}_v{vector.count}x{itemsize(vector)}"
-    if name in module.globals:
-        return module.globals[name]
     pointer, size = vector.element.as_pointer(), vector.count
     integers, table_pointer = [INT64] * 5, INT64.as_pointer()
     operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, INT64, INT64]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), operands), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
+    function = own_function(module, name, operands)
     scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap, sums, sums_pitch, fresh = (
         function.args
     )
