@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numconv import jit
-from numconv.cpu import depthwise, loops, row_tiles
+from numconv.cpu import depthwise, loops, row_strips, row_tiles
 from numconv.cpu.simd.rows import rows_tile
+from numconv.cpu.simd.strips import strip_tile
 from numconv.machine import machine
 from numconv.testing import Case, arrays
 
@@ -44,7 +46,7 @@ def test_every_kernel_on_maps_wide_and_narrow(kernel, size, padding):
     assert_bits_of_loops(plane(*size, kernel, padding=padding).problem(np.float32))
 
 
-@pytest.mark.parametrize("height", range(3, 24))
+@pytest.mark.parametrize("height", [*range(3, 18), 28, 29, 35, 36])
 def test_every_height_of_map(height):
     for stride in (1, 2, 3):
         assert_bits_of_loops(plane(height, 20, (3, 3), stride=stride, padding=1).problem(np.float32))
@@ -52,8 +54,39 @@ def test_every_height_of_map(height):
 
 @pytest.mark.parametrize("width", [*range(3, 70), 127, 128, 129])
 def test_every_width_of_map(width):
-    for padding in (0, 2):
-        assert_bits_of_loops(plane(9, width, (3, 3), groups=1, padding=padding).problem(np.float32))
+    for padding, kernel in itertools.product((0, 2), ((3, 3), (2, 3))):
+        assert_bits_of_loops(plane(9, width, kernel, groups=1, padding=padding).problem(np.float32))
+
+
+@pytest.mark.parametrize("stride", row_strips.STRIDES)
+@pytest.mark.parametrize("kernel", row_strips.KERNELS)
+def test_strips_of_a_padding_that_differs_on_every_side(kernel, stride):
+    for height, width, padding in ((15, 17, ((5, 0), (0, 6))), (8, 40, ((0, 3), (7, 1))), (7, 7, ((1, 1), (0, 0)))):
+        case = plane(height, width, (kernel, kernel), stride=stride, padding=padding)
+        assert_bits_of_loops(case.problem(np.float32))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+def test_strips_over_a_window_of_another_padding(mode):
+    assert_bits_of_loops(plane(20, 33, (5, 5), padding=2, padding_mode=mode).problem(np.float32))
+
+
+@pytest.mark.parametrize("stride", row_strips.STRIDES)
+def test_strips_over_a_window_of_another_dtype(stride):
+    case = plane(20, 33, (3, 3), padding=1, stride=stride)
+    assert_bits_of_loops(case.problem(np.uint8, np.float32))
+
+
+def test_padding_beside_the_input_is_not_read():
+    """The elements that lie around a plane of a larger array are no padding: NaN there must not be seen."""
+    problem, on = plane(14, 16, (5, 5), padding=2).problem(np.float32), machine(2)
+    x, weight, bias = arrays(problem)
+    surrounded = np.full(x.size + 512, np.nan, np.float32)
+    inner = surrounded[256:-256].reshape(x.shape)
+    inner[...] = x
+    np.testing.assert_array_equal(
+        run(depthwise, problem, on, inner, weight, bias), run(loops, problem, on, x, weight, bias)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -123,18 +156,26 @@ def test_what_it_refuses(problem, words):
     assert words in depthwise.why_not(problem, machine(jit.threads()))
 
 
-LOOPS = [(height, vectors) for height in row_tiles.HEIGHTS for vectors in (1, 2, row_tiles.VECTORS)]
-# (rows, vectors, kernel, stride)
-STRAIGHT = [
-    (row_tiles.STRAIGHT_ROWS, vectors, 3, stride) for vectors in (1, row_tiles.STRAIGHT_VECTORS) for stride in (1, 2)
-] + [(row_tiles.STRAIGHT_ROWS, 1, 5, 1), (row_tiles.STRAIGHT_ROWS, 1, 7, 1)]
+TILES = [(height, vectors) for height in row_tiles.HEIGHTS for vectors in (1, 2, row_tiles.VECTORS)]
+# (kernel, stride, rows)
+STRIPS = list(itertools.product(row_strips.KERNELS, row_strips.STRIDES, (row_strips.TALL, row_strips.LOW)))
+
+
+def assert_spills_nothing(native, least):
+    ((name, body),) = re.findall(r"^(numconv_\w+):\n(.*?)^\.Lfunc_end", native.assembly(), re.MULTILINE | re.DOTALL)
+    assert body.count("vfmadd") >= least
+    assert not re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body), f"{name} spills"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("extents", LOOPS + STRAIGHT, ids=str)
+@pytest.mark.parametrize("extents", TILES, ids=str)
 def test_no_tile_that_ships_spills_a_vector(extents, dtype):
-    assembly = rows_tile(np.dtype(dtype), *extents).assembly()
-    ((name, body),) = re.findall(r"^(numconv_rows_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
-    rows, vectors, kernel, _ = (*extents, 1, 1)[:4]
-    assert body.count("vfmadd") >= rows * vectors * kernel**2
-    assert not re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body), f"{name} spills"
+    rows, vectors = extents
+    assert_spills_nothing(rows_tile(np.dtype(dtype), *extents), rows * vectors)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("extents", STRIPS, ids=str)
+def test_no_strip_that_ships_spills_a_vector(extents, dtype):
+    kernel, _, rows = extents
+    assert_spills_nothing(strip_tile(np.dtype(dtype), *extents), rows * kernel**2)

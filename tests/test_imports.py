@@ -20,6 +20,7 @@ PARTS = {
     "cpu.pixel_tiles",
     "cpu.channel_tiles",
     "cpu.row_tiles",
+    "cpu.row_strips",
 }
 METHOD_FILES = {method.__name__.removeprefix("numconv.") for method in table()}
 # From the roof down: a module imports only from lower floors. A new one must be given its place.
@@ -33,7 +34,7 @@ FLOORS = (
     {"methods"},
     METHOD_FILES,
     {"testing", "peaks"},
-    {"cpu.pixel_tiles", "cpu.channel_tiles", "cpu.row_tiles"},
+    {"cpu.pixel_tiles", "cpu.channel_tiles", "cpu.row_tiles", "cpu.row_strips"},
     {"cpu.blocks", "cpu.segments"},
     {"cpu.window", "cpu.panel", "cpu.blas", "cpu.operands", "accuracy", "reference"},
     {"method", "cpu.simd"},

@@ -1,9 +1,10 @@
 """One input channel for each output channel: depthwise layers and image filters, with rows of sums in registers.
 
-The idea: a kernel reads each input row once for all output rows that meet it. A tile is a few rows of output by a
-few vectors of columns (simd/rows.py); it sweeps the input rows from top to bottom, so each of its sums gets its
-products in the one order of summation, and the result goes from the registers to the output, bias and activation
-included. Without padding the rows are read where they lie; else a window (window.py) of a few of them is filled.
+The idea: a kernel reads each input row once for all output rows that meet it. A tile sweeps the input rows from top to
+bottom, so each of its sums gets its products in the one order of summation, and the result goes from the registers to
+the output, bias and activation included. Small square kernels have strips of their own, which read the input where it
+lies, padding of zeros or not (simd/strips.py); the others are swept by rows and vectors of columns (simd/rows.py),
+where the input lies or, with padding or a stride, through a window (window.py) of a few of its rows.
 
 It wins wherever there is one input channel to a group, with any number of output channels: such layers are bound by
 memory, and by the loads of neighbouring columns, which this shares over rows [1]_. With strided rows, 3x3 alone shares.
@@ -26,6 +27,7 @@ from ..method import Array, Work
 from ..problem import SEGMENT, Problem
 from .blocks import Blocks, blocks, locate, task_range, tasks
 from .operands import biases, shared_scratch, three_axes
+from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, tiles
 from .simd.ir import vectors_fit
 from .window import Tables, Window, copy_cycles, fill, phases, window
@@ -75,7 +77,7 @@ def work(problem: Problem, machine: Machine) -> Work:
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
     geometry, _, _, sweep = _layout(problem, machine)
     # Tiles read whole vectors, so there is room behind the window.
-    share = sweep.planes * geometry.plane_size + VECTORS * machine.lanes(problem.accumulator)
+    share = sweep.window + sweep.planes * geometry.plane_size + VECTORS * machine.lanes(problem.accumulator)
     return shared_scratch(problem, machine, share)
 
 
@@ -108,14 +110,15 @@ def run(
 @functools.lru_cache(maxsize=1024)
 def _launch(problem: Problem, machine: Machine) -> tuple[Tables, Array]:
     geometry, tables, split, sweep = _layout(problem, machine)
-    return tables._replace(tiles=tiles(problem, sweep)), np.array(geometry + split + sweep)
+    addresses = strips(problem) if sweep.strip else tiles(problem, sweep)
+    return tables._replace(tiles=addresses), np.array(geometry + split + sweep)
 
 
 @functools.lru_cache(maxsize=1024)
 def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks, Sweep]:
     rows, columns = _rows(problem, machine), problem.out_spatial[-1]
     lanes = machine.lanes(problem.accumulator)
-    geometry, tables = window(problem, rows, columns, lanes, 0, phased=True, rows_phased=False)
+    geometry, tables = window(problem, rows, columns, lanes, 0, phased=not served(problem), rows_phased=False)
     channels = max(1, problem.out_channels // problem.groups)
     split = blocks(problem, rows, columns, channels, machine.threads, 1, 1, 1, 0, 0, False)
     # Small maps are filled several at a time.
@@ -127,15 +130,17 @@ def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks,
 def _sweep(problem: Problem, lanes: int) -> Sweep:
     kernel_h, kernel_w = (1, *problem.kernel)[-2:]
     stride_h, dilation_h = ((1, *values)[-2] for values in (problem.stride, problem.dilation))
+    above = 0 if problem.rank == 1 else problem.padding[-2][0]
     # Output rows share input rows where they lie as far apart as the kernel's do.
     shared = stride_h == 1
     rows = next(rows for rows in HEIGHTS if rows <= kernel_h) if shared else 1
-    # Tiles without loops: of 3x3 kernels for every map, of larger ones for those that are a vector wide.
-    unrolled = kernel_h == kernel_w == 3 and (shared or (stride_h == 2 and dilation_h == 1))
-    unrolled |= kernel_h == kernel_w and kernel_h in (5, 7) and shared and problem.out_spatial[-1] <= lanes
+    if served(problem):
+        zeros = zeros_length(problem, lanes)
+        in_place = reads_in_place(problem)
+        return Sweep(kernel_h, kernel_w, 1, 0, 0, in_place, 1, stride_h, above, zeros, zeros + TALL * lanes)
     plain = not any(map(any, problem.padding)) and problem.stride[-1] == 1
     direct = plain and problem.out_spatial[-1] >= VECTORS * lanes
-    return Sweep(kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, unrolled * stride_h, int(direct), 1)
+    return Sweep(kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, direct, 1, 0, above, 0, 0)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -152,16 +157,19 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
     sweep = _sweep(problem, lanes)
     channels = max(1, problem.out_channels // problem.groups)
     vectors = -(-columns // lanes)
-    shared = sweep.kernel_h + sweep.tile_rows - 1
-    # A multiply-add, or a load over the end of a cache line, takes a cycle or two; and so much a tile to start.
-    tap = max(sweep.kernel_h * sweep.tile_rows, 2 * shared)
-    tiles = -(-rows // sweep.tile_rows) * -(-vectors // VECTORS)
-    adding = channels * (-(-rows // sweep.tile_rows) * vectors * tap * sweep.kernel_w + 40 * tiles)
-    size = phases(problem, -2, False).length(rows) * phases(problem, -1).length(columns) * problem.accumulator.itemsize
-    copying = (
-        0 if sweep.direct else copy_cycles(problem, rows, columns, lanes, True, False) * (1 + (size > WINDOW_BYTES))
-    )
-    return -(-tasks(problem, rows, columns, channels) // machine.threads) * (100 + copying + adding)
+    if sweep.strip:
+        adding = channels * strip_cycles(problem, rows, vectors)
+    else:
+        shared = sweep.kernel_h + sweep.tile_rows - 1
+        # A multiply-add, or a load over the end of a cache line, takes a cycle or two; and so much a tile to start.
+        tap = max(sweep.kernel_h * sweep.tile_rows, 2 * shared)
+        tiles = -(-rows // sweep.tile_rows) * -(-vectors // VECTORS)
+        adding = channels * (-(-rows // sweep.tile_rows) * vectors * tap * sweep.kernel_w + 40 * tiles)
+    phased = not sweep.strip
+    size = phases(problem, -2, False).length(rows) * phases(problem, -1, phased).length(columns)
+    far = size * problem.accumulator.itemsize > WINDOW_BYTES
+    copying = 0 if sweep.direct else copy_cycles(problem, rows, columns, lanes, phased, False) * (1 + far)
+    return -(-tasks(problem, rows, columns, channels) // machine.threads) * int(100 + copying + adding)
 
 
 @njit(parallel=True)
@@ -182,6 +190,8 @@ def correlate_share(
     window = Window(*to_fields(integers, WINDOW_FIELDS))
     blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     sweep = Sweep(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], SWEEP_FIELDS))
+    zeros, spare, filled = scratch[: sweep.zeros], scratch[sweep.zeros : sweep.window], scratch[sweep.window :]
+    zeros[:] = 0
     first_task, end_task = task_range(share, len(out), blocks)
     height, width = out.shape[3:]
     # Flat places: a slice for each tile would cost as much as a small tile.
@@ -194,17 +204,28 @@ def correlate_share(
         row = x[n, first, 0, 0]
         direct = vectors_fit(scratch, row) and sweep.direct
         if not direct:
-            fill(scratch, x[n, first:], 0, groups, od, oh, 0, tables, window)
+            fill(filled, x[n, first:], 0, groups, od, oh, 0, tables, window)
         for channel in range(first * blocks.channels, (first + groups) * blocks.channels):
             group = channel // blocks.channels
             start = (n * out.shape[1] + channel) * plane + (od * height + oh) * width
-            if direct:
-                begin = (n * x.shape[1] + group) * x_plane
-                begin += (od * window.stride_d * x.shape[3] + oh * window.stride_h) * x.shape[4]
+            depth = (n * x.shape[1] + group) * x_plane + od * window.stride_d * x.shape[3] * x.shape[4]
+            inside = (group - first) * window.plane_size
+            kernel, shift = weight[channel], bias[channel]
+            if sweep.strip:
+                if direct:
+                    top, left = oh * sweep.strip - sweep.above, -window.first_column
+                    place = Plane(depth, x.shape[4], x.shape[3], x.shape[4], top, left, start, rows, width)
+                    correlate_strips(out, x, kernel, shift, zeros, spare, place, sweep.strip, blocks.relu, tables.tiles)
+                else:
+                    place = Plane(inside, window.pitch, window.rows, window.columns, 0, 0, start, rows, width)
+                    correlate_strips(
+                        out, filled, kernel, shift, zeros, spare, place, sweep.strip, blocks.relu, tables.tiles
+                    )
+            elif direct:
+                begin = depth + oh * window.stride_h * x.shape[4]
                 places = Places(begin, x.shape[4], window.stride_h * x.shape[4], start, rows, width, 1)
-                correlate_rows(out, x, weight[channel], bias[channel], places, blocks.relu, tables, sweep)
+                correlate_rows(out, x, kernel, shift, places, blocks.relu, tables, sweep)
             else:
-                begin = (group - first) * window.plane_size
-                places = Places(begin, window.pitch, window.row_step * window.pitch, start, rows, width, 0)
-                correlate_rows(out, scratch, weight[channel], bias[channel], places, blocks.relu, tables, sweep)
+                places = Places(inside, window.pitch, window.row_step * window.pitch, start, rows, width, 0)
+                correlate_rows(out, filled, kernel, shift, places, blocks.relu, tables, sweep)
         task += groups

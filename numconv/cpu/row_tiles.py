@@ -1,4 +1,4 @@
-"""Register tiles of rows: the part of `depthwise` that sweeps a block of one channel's output, tile by tile."""
+"""Register tiles of rows: the part of `depthwise` that sweeps a plane with a kernel of any shape, tile by tile."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from .window import Tables
 WIDE = machine(1).vector_bytes == 64
 HEIGHTS = (5, 3, 1)
 VECTORS = 4 if WIDE else 2
-# Rows of a tile of small kernels, whose code has no loop: the common sizes of maps are its multiples.
-STRAIGHT_ROWS, STRAIGHT_VECTORS = 7, 2
 
 
 class Sweep(NamedTuple):
     """How rows are swept: the kernel, and the input rows between two of its; the rows of a tile, and the output rows
-    between two of them; the stride that tiles without loops have, or 0 for none; whether x is read where it lies; the
-    planes of a window.
+    between two of them; whether x is read where it lies; the planes of a window. Of strips (row_strips.py): the
+    stride, or 0 where tiles serve; the rows of padding above; the length of the row of zeros, and where, behind it and
+    the spare tile, the window begins.
     """
 
     kernel_h: int
@@ -34,9 +33,12 @@ class Sweep(NamedTuple):
     dilation_h: int
     tile_rows: int
     apart: int
-    unrolled: int
     direct: int
     planes: int
+    strip: int
+    above: int
+    zeros: int
+    window: int
 
 
 class Places(NamedTuple):
@@ -54,24 +56,17 @@ class Places(NamedTuple):
 
 
 def tiles(problem: Problem, sweep: Sweep) -> Array:
-    """The addresses of the tiles that may be needed: straight ones of one vector and of two, then those of each height
-    by one, two and all vectors.
-    """
+    """The addresses of the tiles that may be needed, those of each height by one, two and all vectors."""
     width, lanes, dtype = problem.out_spatial[-1], machine(1).lanes(problem.accumulator), problem.accumulator
     most = VECTORS * lanes
     # Whole tiles alone serve an input that is read where it lies, but a view may need the window all the same.
     rest = width % most
     widths = ((1, 0 < rest <= lanes), (2, lanes < rest <= 2 * lanes or most == 2 * lanes), (VECTORS, width > 2 * lanes))
-    straight = [
-        rows_tile(dtype, STRAIGHT_ROWS, vectors, sweep.kernel_h, sweep.unrolled).address if needed else 0
-        for vectors, needed in ((1, sweep.unrolled > 0), (STRAIGHT_VECTORS, sweep.unrolled > 0 and width > lanes))
-    ]
-    loops = [
+    return np.array([
         rows_tile(dtype, height, vectors).address if needed and height <= sweep.tile_rows else 0
         for height in HEIGHTS
         for vectors, needed in widths
-    ]
-    return np.array(straight + loops)
+    ])  # fmt: skip
 
 
 @njit()
@@ -93,8 +88,6 @@ def correlate_rows(
 @njit()
 def tile_height(left: int, rows: int, sweep: Sweep) -> int:
     """Rows of the next tile, where some are left of all rows: few enough not to begin before the first."""
-    if sweep.unrolled and rows >= STRAIGHT_ROWS and left > HEIGHTS[1]:
-        return STRAIGHT_ROWS
     if left == 1 or sweep.tile_rows > rows:
         return 1
     return min(sweep.tile_rows, HEIGHTS[1]) if left <= HEIGHTS[1] else sweep.tile_rows
@@ -115,7 +108,7 @@ def correlate_strip(
 ) -> None:
     """The rows of a tile, from left to right. The last columns are a masked tile, or a whole one that overlaps."""
     lanes = vector_lanes(out)
-    most = (STRAIGHT_VECTORS if height == STRAIGHT_ROWS else VECTORS) * lanes
+    most = VECTORS * lanes
     pitch, start, offsets = places.x_pitch * sweep.dilation_h, places.x + row * places.x_stride, tables.offsets
     kernel_h, kernel_w = sweep.kernel_h, sweep.kernel_w
     out_pitch, out_start = places.width * sweep.apart, places.out + row * places.width
@@ -126,10 +119,7 @@ def correlate_strip(
             rest = most
             j = places.width - rest
         columns = min(rest, most)
-        if height == STRAIGHT_ROWS:
-            index = 0 if columns <= lanes else 1
-        else:
-            index = 2 + (HEIGHTS[0] - height) // 2 * 3 + (0 if columns <= lanes else 1 if columns <= 2 * lanes else 2)
+        index = (HEIGHTS[0] - height) // 2 * 3 + (0 if columns <= lanes else 1 if columns <= 2 * lanes else 2)
         call_rows(
             tables.tiles[index],
             x,

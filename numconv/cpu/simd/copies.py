@@ -176,12 +176,11 @@ def transpose_finish(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = vector_type(target.dtype)
         *operands, biases, flag = data(context, builder, signature.args, args)
-        zeros = ir.Constant(vector, [0.0] * vector.count)
-        clipping = builder.icmp_signed("!=", flag, INT64(0))
+        floor = lowest(builder, flag, vector)
 
         def finish(column: int, value: Any) -> Any:
             shift = broadcast(builder, builder.load(at(builder, biases, INT64(column))), vector)
-            return rectified(builder, builder.fadd(value, shift), clipping, zeros)
+            return rectified(builder, builder.fadd(value, shift), floor)
 
         _transpose_square(builder, vector, operands, finish)
         return context.get_dummy_value()
@@ -198,22 +197,26 @@ def copy_finish(typing_context: Any, source: Any, target: Any, count: Any, bias:
         origin, to, end, shift, flag = data(context, builder, signature.args, args)
         vector = vector_type(target.dtype)
         size = vector.count
-        zeros = ir.Constant(vector, [0.0] * size)
-        shifts, clipping = broadcast(builder, shift, vector), builder.icmp_signed("!=", flag, INT64(0))
+        shifts, floor = broadcast(builder, shift, vector), lowest(builder, flag, vector)
         whole = builder.sub(end, builder.srem(end, INT64(size)))
         with cgutils.for_range_slice(builder, INT64(0), whole, INT64(size), INT64) as (index, _):
             value = builder.fadd(load(builder, vector, at(builder, origin, index)), shifts)
-            store(builder, rectified(builder, value, clipping, zeros), at(builder, to, index))
+            store(builder, rectified(builder, value, floor), at(builder, to, index))
         mask = between(builder, vector, whole, INT64(0), end)
         value = builder.fadd(masked_load(builder, vector, at(builder, origin, whole), mask), shifts)
-        masked_store(builder, rectified(builder, value, clipping, zeros), at(builder, to, whole), mask)
+        masked_store(builder, rectified(builder, value, floor), at(builder, to, whole), mask)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def rectified(builder: Any, value: Any, clipping: Any, zeros: Any) -> Any:
-    """Zero where `clipping` and the value is below zero; NaN stays."""
-    negative = builder.fcmp_ordered("<", value, zeros)
-    everywhere = builder.select(clipping, negative, ir.Constant(negative.type, [0] * zeros.type.count))
-    return builder.select(everywhere, zeros, value)
+def lowest(builder: Any, relu: Any, vector: Any) -> Any:
+    """What `rectified` clips at: zero where the flag `relu` is not 0, else nothing."""
+    clipping = builder.icmp_signed("!=", relu, INT64(0))
+    least = builder.select(clipping, ir.Constant(vector.element, 0.0), ir.Constant(vector.element, float("-inf")))
+    return broadcast(builder, least, vector)
+
+
+def rectified(builder: Any, value: Any, floor: Any) -> Any:
+    """The larger of the two. NaN stays, and so does -0 at a floor of 0."""
+    return builder.select(builder.fcmp_ordered(">", floor, value), floor, value)

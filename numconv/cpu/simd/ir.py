@@ -161,7 +161,15 @@ def masked_store(builder: Any, value: Any, address: Any, mask: Any) -> None:
 
 def between(builder: Any, vector: Any, first: Any, low: Any, high: Any) -> Any:
     """The mask of lanes l with low <= first + l < high."""
-    kind = ir.VectorType(INT64, vector.count)
-    places = builder.add(broadcast(builder, first, kind), ir.Constant(kind, list(range(vector.count))))
-    above = builder.icmp_signed(">=", places, broadcast(builder, low, kind))
-    return builder.and_(above, builder.icmp_signed("<", places, broadcast(builder, high, kind)))
+    kind = ir.VectorType(INT32, vector.count)
+    lanes_ = ir.Constant(kind, list(range(vector.count)))
+
+    def edge(end: Any) -> Any:
+        """How many lanes lie before it, in all lanes: as a small number, which takes half a 64-bit one's work."""
+        before = builder.sub(end, first)
+        before = builder.select(builder.icmp_signed("<", before, INT64(0)), INT64(0), before)
+        most = INT64(vector.count)
+        before = builder.select(builder.icmp_signed(">", before, most), most, before)
+        return broadcast(builder, builder.trunc(before, INT32), kind)
+
+    return builder.and_(builder.icmp_signed(">=", lanes_, edge(low)), builder.icmp_signed("<", lanes_, edge(high)))

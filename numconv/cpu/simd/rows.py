@@ -1,4 +1,4 @@
-"""The register tile of one channel: rows of output pixels that share every input row they meet."""
+"""The register tile of one channel and any kernel: rows of output pixels that share every input row they meet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import types
 
 from ...jit import Native
-from .copies import rectified
+from .copies import lowest, rectified
 from .ir import (
     INT64,
     as_types,
@@ -27,7 +27,6 @@ from .ir import (
     own_function,
     prefetch_to_write,
     store,
-    unknown,
     unpacked,
     vector_type,
 )
@@ -133,12 +132,12 @@ def _announce(builder: Any, height: int, width: int, vector: Any, out: Any, out_
 def _write(builder: Any, rows: Any, bias: Any, relu: Any, out: Any, out_pitch: Any, columns: Any) -> None:
     """Rows (number, sums) of a tile to the output, with bias and activation: whole vectors or the first `columns`."""
     vector = rows[0][1][0].type
-    size, width, zeros = vector.count, len(rows[0][1]), ir.Constant(vector, [0.0] * vector.count)
-    shift, clipping = broadcast(builder, bias, vector), builder.icmp_signed("!=", relu, INT64(0))
+    size, width = vector.count, len(rows[0][1])
+    shift, floor = broadcast(builder, bias, vector), lowest(builder, relu, vector)
     whole = builder.icmp_signed("==", columns, INT64(width * size))
     places = [
         (
-            rectified(builder, builder.fadd(total, shift), clipping, zeros),
+            rectified(builder, builder.fadd(total, shift), floor),
             at(builder, out, builder.mul(number, out_pitch), INT64(i * size)),
             i,
         )
@@ -158,64 +157,23 @@ def _write(builder: Any, rows: Any, bias: Any, relu: Any, out: Any, out_pitch: A
                     masked_store(builder, value, place, between(builder, vector, INT64(i * size), INT64(0), columns))
 
 
-def _define_unrolled(module: Any, height: int, width: int, kernel: tuple[int, int], stride: int, vector: Any) -> Any:
-    """The tile of one kernel's size and stride, without a loop: only the sums of the rows in progress are alive.
-
-    void rows(T *x, i64 x_pitch, i64 *offsets, T *weight, T bias, i64 relu, T *out, i64 out_pitch, i64 columns)
-    """
-    name = f"numconv_rows_{height}x{width}_{kernel[0]}x{kernel[1]}_{stride}_v{vector.count}x{itemsize(vector)}"
-    element, size = vector.element, vector.count
-    pointer = element.as_pointer()
-    operands = [pointer, INT64, INT64.as_pointer(), pointer, element, INT64, pointer, INT64, INT64]
-    function = own_function(module, name, operands)
-    x, x_pitch, offsets, weight, bias, relu, out, out_pitch, columns = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    multiply_add = fused(builder, vector)
-    _announce(builder, height, width, vector, out, out_pitch)
-    starts = [builder.load(at(builder, offsets, INT64(tap))) for tap in range(kernel[1])]
-    sums = [[ir.Constant(vector, [0.0] * size)] * width for _ in range(height)]
-    for row in range((height - 1) * stride + kernel[0]):
-        # Weights are loaded for each input row, and inputs not before theirs: kept or early, they would spill the sums.
-        source, again = unknown(builder, at(builder, x, builder.mul(INT64(row), x_pitch))), unknown(builder, weight)
-        meeting = [(r, row - r * stride) for r in range(height) if 0 <= row - r * stride < kernel[0]]
-        for tap, start in enumerate(starts):
-            values = [load(builder, vector, at(builder, source, start, INT64(i * size))) for i in range(width)]
-            for r, kernel_row in meeting:
-                number = kernel_row * kernel[1] + tap
-                left = broadcast(builder, builder.load(at(builder, again, INT64(number))), vector)
-                sums[r] = [
-                    builder.call(multiply_add, [left, value, total])
-                    for value, total in zip(values, sums[r], strict=True)
-                ]
-        for r, kernel_row in meeting:
-            if kernel_row == kernel[0] - 1:
-                _write(builder, [(INT64(r), sums[r])], bias, relu, out, out_pitch, columns)
-    builder.ret_void()
-    return function
-
-
 @intrinsic
 def define_rows(typing_context: Any, extents: Any, zero: Any, operands: Any, bias: Any) -> Any:
-    """Run a tile of extents (rows, vectors) or (rows, vectors, kernel, stride), lengths of tuples.
+    """Run a tile of extents (rows, vectors), lengths of tuples, for the dtype of `zero`.
 
-    The dtype is that of `zero`; the operands are all integers, addresses for pointers.
+    The operands are all integers, addresses for pointers.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows, vectors, *straight = (len(extent) for extent in extents)
         vector = vector_type(zero)
-        if straight:
-            kernel, stride = straight
-            function = _define_unrolled(builder.module, rows, vectors, (kernel, kernel), stride, vector)
-        else:
-            function = _define_rows(builder.module, rows, vectors, vector)
+        rows, vectors = (len(extent) for extent in extents)
+        function = _define_rows(builder.module, rows, vectors, vector)
         values = unpacked(builder, args[2])
-        x, x_start, x_pitch, offsets, kernel_w, weight, kernel_h, relu, out, out_start, out_pitch, columns = values
+        x, x_start, *middle, relu, out, out_start, out_pitch, columns = values
         pointer = vector.element.as_pointer()
         x = at(builder, builder.inttoptr(x, pointer), x_start)
         out = at(builder, builder.inttoptr(out, pointer), out_start)
-        sizes = () if straight else (kernel_w, kernel_h)
-        given = [x, x_pitch, offsets, *sizes[:1], weight, *sizes[1:], args[3], relu, out, out_pitch, columns]
+        given = [x, *middle, args[3], relu, out, out_pitch, columns]
         builder.call(function, as_types(builder, given, function.ftype.args))
         return context.get_dummy_value()
 
@@ -223,9 +181,9 @@ def define_rows(typing_context: Any, extents: Any, zero: Any, operands: Any, bia
 
 
 @functools.lru_cache(maxsize=256)
-def rows_tile(dtype: np.dtype[Any], *extents: int) -> Native:
-    """A tile of (rows, vectors), or of (rows, vectors, kernel, stride) without a loop, to be called by `call_rows`."""
-    lengths, zero = tuple((0,) * extent for extent in extents), dtype.type(0)
+def rows_tile(dtype: np.dtype[Any], rows: int, vectors: int) -> Native:
+    """A tile of so many rows and vectors, to be called by `call_rows`."""
+    lengths, zero = ((0,) * rows, (0,) * vectors), dtype.type(0)
 
     real = types.float32 if dtype.itemsize == 4 else types.float64
     return Native(
@@ -254,11 +212,10 @@ def call_rows(
     out_pitch: Any,
     columns: Any,
 ) -> Any:
-    """out[r, j] = bias + sum over kh, kw of weight[kh, kw] * x[(r * stride + kh) * x_pitch + offsets[kw] + j].
+    """out[r, j] = bias + sum over kh, kw of weight[kh, kw] * x[(r + kh) * x_pitch + offsets[kw] + j].
 
     For the rows of a tile and its first `columns` columns, kernel rows and columns in order. x and out are flat, and
-    begin at their starts. `x` is read in whole vectors. Without a stride the kernel has at least as many rows as the
-    tile.
+    begin at their starts. `x` is read in whole vectors. The kernel has at least as many rows as the tile.
     """
     intp = types.intp
     operands = (x, intp, intp, offsets, intp, weight, intp, out.dtype, intp, out, intp, intp, intp)

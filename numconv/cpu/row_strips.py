@@ -1,0 +1,108 @@
+"""Strips of rows: the part of `depthwise` that sweeps a plane with a small square kernel, strip by strip."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..jit import njit
+from ..method import Array
+from ..problem import Problem
+from .simd.strips import WIDE, call_strip, strip_tile
+
+# Each size of kernel and stride is code of its own, without loops: for those that networks and filters have.
+KERNELS, STRIDES = (3, 5, 7), (1, 2)
+# Rows of a strip: the common sizes of maps are multiples. The low one serves what the tall one leaves over.
+TALL, LOW = 14, 7
+
+
+class Plane(NamedTuple):
+    """Where a block lies: in x its plane's start, pitch, rows and columns, and the row and column that the first sum
+    meets first, which may lie before the plane; in the output its start, rows and columns.
+    """
+
+    x: int
+    pitch: int
+    x_rows: int
+    x_columns: int
+    row: int
+    column: int
+    out: int
+    rows: int
+    columns: int
+
+
+def served(problem: Problem) -> bool:
+    """Whether there are strips for the kernel and stride."""
+    kernel, stride, dilation = ((1, *values)[-2:] for values in (problem.kernel, problem.stride, problem.dilation))
+    square = kernel[0] == kernel[1] in KERNELS and stride[0] == stride[1] in STRIDES
+    return square and dilation == (1, 1)
+
+
+def reads_in_place(problem: Problem) -> bool:
+    """Whether strips read a contiguous input of the accumulator's dtype where it lies: padding of zeros is no bar."""
+    depth = problem.padding[0] if problem.rank == 3 else (0, 0)
+    return WIDE and problem.padding_mode == "zeros" and depth == (0, 0)
+
+
+def strips(problem: Problem) -> Array:
+    """The addresses of the tall strip and the low one, where rows are left for it."""
+    out_h = (1, *problem.out_spatial)[-2]
+    kernel, stride = problem.kernel[-1], problem.stride[-1]
+    return np.array([strip_tile(problem.accumulator, kernel, stride, TALL).address if out_h > LOW else 0,
+                     strip_tile(problem.accumulator, kernel, stride, LOW).address])  # fmt: skip
+
+
+def zeros_length(problem: Problem, lanes: int) -> int:
+    """Elements of the row of zeros: what strips read of a row, of the input or of a window."""
+    return max(problem.spatial[-1], problem.out_spatial[-1] * problem.stride[-1] + problem.kernel[-1]) + 4 * lanes
+
+
+def strip_cycles(problem: Problem, rows: int, vectors: int) -> float:
+    """About how long one channel of a block takes, in cycles."""
+    tall, rest = divmod(rows, TALL)
+    low, tall = int(0 < rest <= LOW), tall + (rest > LOW)
+    # A start, of which narrow maps have many, and then a multiply-add for a tap takes a fifth more than a cycle.
+    return (tall + low) * 150 + 1.2 * (tall * TALL + low * LOW) * vectors * problem.taps
+
+
+@njit()
+def correlate_strips(
+    out: Array,
+    x: Array,
+    weight: Array,
+    bias: float,
+    zeros: Array,
+    spare: Array,
+    plane: Plane,
+    stride: int,
+    relu: int,
+    tiles: Array,
+) -> None:
+    """All rows of a block, from top to bottom."""
+    row = 0
+    while row < plane.rows:
+        left = plane.rows - row
+        height, tile = (LOW, tiles[1]) if left <= LOW else (TALL, tiles[0])
+        call_strip(
+            tile,
+            x,
+            plane.x,
+            plane.pitch,
+            plane.row + row * stride,
+            plane.x_rows,
+            zeros,
+            plane.column,
+            plane.x_columns,
+            weight,
+            bias,
+            relu,
+            out,
+            plane.out + row * plane.columns,
+            plane.columns,
+            spare,
+            min(left, height),
+            plane.columns,
+        )
+        row += height
