@@ -146,6 +146,15 @@ def test_each_layer_gets_the_method_that_was_measured_faster():
         assert nc.explain(nc.conv2d, shape, weight).chosen == name
 
 
+@pytest.mark.parametrize(
+    ("size", "ci", "co", "name"), [(56, 64, 256, "matmul"), (28, 128, 512, "matmul"), (7, 512, 2048, "tiled")]
+)
+def test_tiles_or_blas_for_1x1_by_the_size_of_the_map(size, ci, co, name):
+    """Prepared, that is: packing the weights for one call takes longer than tiles gain."""
+    weight = np.zeros((co, ci, 1, 1), np.float32)
+    assert nc.plan((1, ci, size, size), weight).method == name
+
+
 # Plans.
 
 

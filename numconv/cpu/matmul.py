@@ -33,9 +33,9 @@ NAME = "matmul"
 REPRODUCIBLE = False
 
 DTYPES = "fdFD"
-# Share of the FMA peak of large products (bench/test_resnet50.py), and the depth at which half of it is reached.
-EFFICIENCY = 0.78
-HALF_DEPTH = 8
+# Share of the FMA peak of large products (bench/peers.py), and the depth and the pixels at which half of it is reached.
+EFFICIENCY = 0.74
+HALF_DEPTH, HALF_PIXELS = 4, 12
 # Parts begin at whole multiples of this many rows or columns: a cache line of float32, and of BLAS tiles.
 GRAIN = 16
 # One row of scratch per thread: 3 addresses, 4 dimensions, 9 steps.
@@ -80,7 +80,9 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 def work(problem: Problem, machine: Machine) -> Work:
     depth = max(1, problem.in_channels // problem.groups)
-    rate = EFFICIENCY * machine.flop_rate(problem.accumulator) * depth / (depth + HALF_DEPTH)
+    pixels = max(1, problem.pixels)
+    share = EFFICIENCY * depth / (depth + HALF_DEPTH) * pixels / (pixels + HALF_PIXELS)
+    rate = share * machine.flop_rate(problem.accumulator)
     return Work(problem.flops, rate, problem.bytes, 4e-6, 0.0)
 
 
