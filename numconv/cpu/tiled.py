@@ -27,7 +27,7 @@ from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
-from .blocks import Blocks, blocks, locate, task_range, tasks
+from .blocks import Blocks, blocks, locate, share_costs, task_range, tasks
 from .operands import biases, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .window import Tables, Window, copy_cycles, fill, pitch, window
@@ -177,7 +177,9 @@ def _choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
     step = shape.channel_step(machine, problem)
     tiles = max(1, -(-(problem.out_channels // problem.groups) // step))
     channels = sorted({-(-tiles // part) * step for part in PARTS}, reverse=True)
-    columns = sorted({-(-out_w // part) for part in range(1, out_w // shape.LEAST_COLUMNS + 2)}, reverse=True)
+    # Short rows only where there would be too few tasks.
+    parts = max(out_w // shape.LEAST_COLUMNS + 1, machine.threads // max(1, tasks(problem, 1, out_w, step)))
+    columns = sorted({-(-out_w // part) for part in range(1, parts + 1)}, reverse=True)
     found = []
     for c in columns:
         width = pitch(problem, c, shape.PHASED)
@@ -189,12 +191,23 @@ def _choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
 
 
 def _busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
-    """Cycles of the busiest thread."""
+    """Cycles of the busiest thread, if all tasks were whole."""
     shape, rows, columns, channels = choice
-    channels = min(channels, problem.out_channels // problem.groups)
+    task = _task_cycles(problem, machine, shape, rows, columns, min(channels, problem.out_channels // problem.groups))
+    return -(-tasks(problem, rows, columns, channels) // machine.threads) * task
+
+
+def _task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
     copying = copy_cycles(problem, rows, columns, machine.lanes(problem.accumulator), SHAPES[shape].PHASED)
-    task = copying + int(SHAPES[shape].cycles(problem, machine, rows, columns, channels))
-    return -(-tasks(problem, rows, columns, choice.channels) // machine.threads) * task
+    return copying + int(SHAPES[shape].cycles(problem, machine, rows, columns, channels))
+
+
+def shares(problem: Problem, machine: Machine) -> list[int]:
+    """Cycles of each thread's share."""
+    shape, rows, columns, channels = _choose(problem, machine)
+    problem = _flat(problem)
+    cost = functools.partial(_task_cycles, problem, machine, shape)
+    return share_costs(problem, rows, columns, channels, machine.threads, cost)
 
 
 @njit(parallel=True)
