@@ -48,7 +48,7 @@ def only(shape):
 
 def forget():
     """Have `tiled` choose anew."""
-    for choice in (tiled._choose, tiled._launch, tiled._layout):
+    for choice in (tiled._choose, tiled._shape, tiled._launch):
         choice.cache_clear()
 
 
