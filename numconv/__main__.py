@@ -1,4 +1,4 @@
-"""``python -m numconv demo | bench | explain | info``."""
+"""``python -m numconv demo | bench | explain | info | warmup``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .cli import bench, demo, explain, info
+from .cli import bench, demo, explain, info, warmup
 from .cli.command import Command, Parser, UsageError, missing
 
-COMMANDS: tuple[Command, ...] = (demo, bench, explain, info)
+COMMANDS: tuple[Command, ...] = (demo, bench, explain, info, warmup)
 
 
 def parser() -> argparse.ArgumentParser:

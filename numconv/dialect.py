@@ -82,7 +82,7 @@ def options(
     )
 
 
-def wish(method: Any, rtol: Any, rtol_kind: Any, reproducible: Any) -> Wish:
+def wish(method: Any, rtol: Any, rtol_kind: Any, reproducible: Any, workspace: Any = None) -> Wish:
     """What the caller asks of the method."""
     if rtol is not None:
         rtol = _number("rtol", rtol)
@@ -90,7 +90,11 @@ def wish(method: Any, rtol: Any, rtol_kind: Any, reproducible: Any) -> Wish:
         raise ValueError(f"rtol_kind is {rtol_kind!r}, but it must be one of {', '.join(RTOL_KINDS)}")
     if not isinstance(reproducible, (bool, np.bool_)):
         raise TypeError(f"reproducible is {reproducible!r}, but it takes True or False")
-    return Wish(_word("method", method), rtol, rtol_kind, bool(reproducible))
+    if workspace is not None:
+        workspace = integer("workspace", workspace)
+        if workspace < 0:
+            raise ValueError(f"workspace is {workspace}, but it must be zero bytes or more, or None for no wish")
+    return Wish(_word("method", method), rtol, rtol_kind, bool(reproducible), workspace)
 
 
 def data_type(name: str, value: Any) -> np.dtype[Any]:

@@ -121,7 +121,9 @@ def explain(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Expla
     call = described(function, args, kwargs)
     threads = jit.threads()
     problem, _, method, _ = chosen(call, threads, prepared=False)
-    return Explanation(problem, threads, candidates(problem, machine(threads), call.wish), method.NAME)
+    return Explanation(
+        problem, threads, candidates(problem, machine(threads, call.wish.workspace), call.wish), method.NAME
+    )
 
 
 def cost(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Cost:

@@ -33,6 +33,7 @@ def conv2d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """Multi-channel cross-correlation of images, the "convolution" of deep learning.
 
@@ -71,6 +72,9 @@ def conv2d(
         Of the result, and at least that of the sums.
     out : np.ndarray, optional
         Where the result goes: of its shape and dtype, sharing no memory with the input.
+    workspace : int, optional
+        Bytes of scratch that the call may take, at most. None: a quarter of input and output, plus 16 MiB. Methods
+        take smaller blocks, or are refused.
 
     Returns
     -------
@@ -114,7 +118,7 @@ def conv2d(
         weight,
         bias,
         options(stride, padding, dilation, groups, padding_mode, activation, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -137,6 +141,7 @@ def conv1d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """Multi-channel cross-correlation of signals: `conv2d` with one spatial axis.
 
@@ -157,7 +162,7 @@ def conv1d(
         weight,
         bias,
         options(stride, padding, dilation, groups, padding_mode, activation, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -180,6 +185,7 @@ def conv3d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """Multi-channel cross-correlation of volumes: `conv2d` with three spatial axes.
 
@@ -201,7 +207,7 @@ def conv3d(
         weight,
         bias,
         options(stride, padding, dilation, groups, padding_mode, activation, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -223,6 +229,7 @@ def plan(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    workspace: int | None = None,
 ) -> Plan:
     """Prepare a correlation once, to run it again and again.
 
@@ -234,8 +241,8 @@ def plan(
         Copied, so that later edits have no effect. Its number of axes says how many are spatial.
     x_dtype : dtype, optional
         Of the inputs to come; the weight's unless given.
-    bias, stride, padding, dilation, groups, padding_mode, method, rtol, rtol_kind, reproducible, activation, dtype
-        As in `conv2d`.
+    bias, stride, padding, dilation, groups, padding_mode : as in `conv2d`
+    method, rtol, rtol_kind, reproducible, activation, dtype, workspace : as in `conv2d`
 
     Returns
     -------
@@ -263,4 +270,4 @@ def plan(
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
     x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
     wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype)
-    return Plan(convolution(rank, x, weight, bias, wanted, wish(method, rtol, rtol_kind, reproducible)))
+    return Plan(convolution(rank, x, weight, bias, wanted, wish(method, rtol, rtol_kind, reproducible, workspace)))

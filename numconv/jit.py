@@ -25,18 +25,20 @@ numconv's from several Python threads needs the omp or tbb layer, as numba's man
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numba
 import numba.core.caching
 import numba.core.ccallback
+import numba.core.event
 import numba.np.ufunc.parallel
 import numba.np.unsafe.ndarray
 
@@ -48,12 +50,15 @@ _numba: Any = numba
 _parallel: Any = numba.np.ufunc.parallel
 _caching: Any = numba.core.caching
 _ccallback: Any = numba.core.ccallback
+_event: Any = numba.core.event
 
 # In a kernel, ``Fields(*to_fields(integers, FIELDS))`` is a NamedTuple of the integers that an array brought. As an
 # argument, a tuple costs each call 0.1 us for each of its fields, the array 0.1 us as a whole.
 to_fields: Any = numba.np.unsafe.ndarray.to_fixed_tuple
 
 OPTIONS = {"_nrt": False, "nogil": True, "boundscheck": False, "fastmath": False, "error_model": "numpy"}
+# The kind of numba's events that tell of a function compiled and kept on disk.
+COMPILED = "numconv:compiled"
 THREADSAFE_LAYERS = ("omp", "tbb")
 
 _FORKED_WITHOUT_EXEC = 0x40
@@ -99,6 +104,31 @@ class _PackageCache(_caching.FunctionCache):
         super().__init__(py_func)
         # An index of another version is not read at all: it may name classes that this numconv no longer has.
         self._cache_file._version += f" {package_stamp()}"
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with _event.trigger_event(COMPILED, data=self._py_func.__name__):
+            super().save_overload(sig, data)
+
+
+class _Names(_event.Listener):
+    """Collects the names that come with an event."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_start(self, event: Any) -> None:
+        self.names.append(event.data)
+
+    def on_end(self, event: Any) -> None:
+        """Nothing: one event, one name."""
+
+
+@contextlib.contextmanager
+def compiled() -> Iterator[list[str]]:
+    """The names of the functions that are compiled and kept on disk within, in a list that grows."""
+    listener = _Names()
+    with _event.install_listener(COMPILED, listener):
+        yield listener.names
 
 
 class _LateCache:

@@ -25,8 +25,10 @@ _config: Any = numba.core.config
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One CPU, used with so many threads. Sizes in bytes, rates in flop/s and bytes/s; the rates are defaults that
-    fit a server of the 2020s, good for comparing methods, not for promises: `numconv info` measures.
+    """One CPU, used with so many threads and at most so much scratch (None: as much as a method may always take).
+
+    Sizes in bytes, rates in flop/s and bytes/s; the rates are defaults that fit a server of the 2020s, good for
+    comparing methods, not for promises: `numconv info` measures.
     """
 
     threads: int
@@ -34,6 +36,7 @@ class Machine:
     vector_bytes: int
     has_fma: bool
     caches: tuple[int, ...]
+    workspace: int | None = None
 
     def lanes(self, dtype: np.dtype[Any]) -> int:
         """Elements of a dtype in a vector."""
@@ -52,9 +55,9 @@ class Machine:
         return min(self.threads * THREAD_BANDWIDTH, MACHINE_BANDWIDTH)
 
 
-@functools.lru_cache(maxsize=64)
-def machine(threads: int) -> Machine:
-    """The machine that this process runs on, as its numba compiles for it, used with so many threads."""
+@functools.lru_cache(maxsize=256)
+def machine(threads: int, workspace: int | None = None) -> Machine:
+    """The machine that this process runs on, as its numba compiles for it, used with so many threads and scratch."""
     features = _features()
     width = next((size for name, size in (("avx512f", 64), ("avx", 32)) if name in features), 16)
     return Machine(
@@ -63,6 +66,7 @@ def machine(threads: int) -> Machine:
         vector_bytes=width,
         has_fma="fma" in features or "neon" in features,
         caches=_caches(),
+        workspace=workspace,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,18 @@ from .machine import Machine
 from .problem import Problem
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+# Bytes of scratch that a call may take beside a quarter of its input and output.
+SCRATCH_BYTES = 16 << 20
+
+
+def allowed_scratch(problem: Problem, machine: Machine) -> int:
+    """Bytes of scratch that a call may take: a quarter of input and output and 16 MiB, or `workspace` if less."""
+    moved = math.prod(problem.x_shape) * problem.x_dtype.itemsize
+    moved += math.prod(problem.out_shape) * problem.output.itemsize
+    allowed = moved // 4 + SCRATCH_BYTES
+    return allowed if machine.workspace is None else min(allowed, machine.workspace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,11 @@ class Method(Protocol):
         """What running it costs."""
 
     def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
-        """Bytes of scratch that `run` takes for each call."""
+        """Bytes of scratch that `run` takes for each call, whatever number of threads `prepare` was told.
+
+        A method takes smaller blocks, where it can, to keep within `allowed_scratch`; the planner refuses one that is
+        over `workspace` all the same.
+        """
 
     def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Any:
         """The weights and bias as `run` wants them; picklable. May be views: who keeps it copies first."""

@@ -41,6 +41,7 @@ class Wish(NamedTuple):
     rtol: float | None = None
     rtol_kind: str = "expected"
     reproducible: bool = False
+    workspace: int | None = None
 
 
 class Call(NamedTuple):
@@ -89,6 +90,10 @@ def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str |
             reason = f"its {kind} is {error:.2g}, over rtol={wish.rtol:g}"
     if reason is None and wish.method not in ("auto", method.NAME):
         reason = f"method={wish.method!r} was asked for"
+    if reason is None and wish.workspace is not None:
+        scratch = method.scratch_bytes(problem, on)
+        if scratch > wish.workspace:
+            reason = f"it takes {scratch} bytes of scratch at least, over workspace={wish.workspace}"
     return reason
 
 
@@ -132,8 +137,13 @@ def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
                 best = (cost, method)
         elif wish.method == method.NAME:
             refusal = reason
-    if best is None:
+    if best is None and wish.method != "auto":
         refuse(ValueError, f"method={wish.method!r} does not serve: {refusal}; 'auto' finds one that does", problem)
+    if best is None:
+        # `loops` refuses nothing else.
+        least = min(method.scratch_bytes(problem, on) for method in methods() if method.why_not(problem, on) is None)
+        sentence = f"workspace is {wish.workspace}, but every method needs scratch: allow {least} bytes at least"
+        refuse(ValueError, sentence, problem)
     return best[1]
 
 
@@ -153,7 +163,7 @@ def _chosen(
 ) -> tuple[Problem, Machine, Method, int]:
     """Everything about a call that its arrays' contents do not matter to: (problem, machine, method, scratch bytes)."""
     problem = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, bias_shape, bias_dtype, *options)
-    on = machine(threads)
+    on = machine(threads, wish.workspace)
     method = choose(problem, on, wish, prepared)
     return problem, on, method, method.scratch_bytes(problem, on)
 
@@ -277,6 +287,7 @@ class Plan:
         self.expected_error = method.expected_error(problem)
         self.scratch_bytes = scratch_bytes
         bias = None if call.bias is None else call.bias.copy()
+        self._workspace = call.wish.workspace
         self._batched = call.x.ndim == problem.rank + 2
         self._prepared = method.prepare(problem, on, call.weight.copy(), bias)
         self.prepared_bytes = sum(part.nbytes for part in self._prepared if isinstance(part, np.ndarray))
@@ -316,7 +327,7 @@ class Plan:
                 problem,
             )
         check_out(out, self._out_shape, problem, (x,))
-        on = machine(jit.threads())
+        on = machine(jit.threads(), self._workspace)
         free = self._free.get(on.threads) or self._free.setdefault(on.threads, deque())
         try:
             scratch = free.pop()

@@ -345,6 +345,7 @@ def test_a_mistake_is_one_sentence(arguments, sentence, capsys):
         ("matplotlib", ["demo"]),
         ("skimage", ["demo"]),
         ("rich", ["bench"]),
+        ("rich", ["warmup"]),
         ("matplotlib", ["bench", "--plot", "roofline.png"]),
     ],
 )

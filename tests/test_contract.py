@@ -108,6 +108,7 @@ def views(x):
         "read-only": frozen,
         "read-only view": frozen_view,
         "big-endian": x.astype(x.dtype.newbyteorder(">")),
+        "one element off": np.append(x.dtype.type(0), x)[1:].reshape(x.shape),
         "unaligned": np.frombuffer(b"\0" + x.tobytes(), x.dtype, offset=1).reshape(x.shape),
     }
 
@@ -124,6 +125,9 @@ def test_the_memory_layout_changes_no_bit(method, layout, name):
     expected = nc.conv2d(x, weight, bias, **case.options, method=method.NAME)
     result = nc.conv2d(views(x)[layout], views(weight)[layout], bias, **case.options, method=method.NAME)
     np.testing.assert_array_equal(result, expected)
+    if layout == "one element off":
+        out = np.empty(expected.size + 1, np.float32)[1:].reshape(expected.shape)
+        np.testing.assert_array_equal(nc.conv2d(x, weight, bias, **case.options, method=method.NAME, out=out), expected)
 
 
 @methods

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 import numconv as nc
+from numconv import jit
+from numconv.cpu import loops, tiled
+from numconv.machine import machine
+from numconv.validate import describe
 
 F4 = np.float32
 NUMBERS = "but numconv takes bool, integers, floats and complex numbers: convert it with astype"
@@ -15,6 +19,11 @@ LINE = "[float32 1x2x5x5 * 4x2x3x3]"
 READ_ONLY = np.zeros((1, 4, 3, 3), F4)
 READ_ONLY.flags.writeable = False
 SHARED = np.zeros((1, 4, 5, 5), F4)
+# Bytes of scratch that the methods take at least for X and W.
+LEAST = {
+    method.NAME: method.scratch_bytes(describe(2, X.shape, X.dtype, W.shape, W.dtype), machine(jit.threads(), 9))
+    for method in (tiled, loops)
+}
 
 
 def conv(x=X, weight=W, bias=None, **options):
@@ -261,6 +270,30 @@ METHODS = [
     ),
     error(ValueError, "rtol_kind is 'proved', but it must be one of expected, bound", conv(rtol_kind="proved")),
     error(TypeError, "reproducible is 'no', but it takes True or False", conv(reproducible="no")),
+    error(ValueError, "workspace is -1, but it must be zero bytes or more, or None for no wish", conv(workspace=-1)),
+    error(
+        TypeError,
+        "workspace is 1e6 of type float, but it takes an integer: round it first".replace("1e6", "1000000.0"),
+        conv(workspace=1e6),
+    ),
+    error(TypeError, "workspace is True, but it takes an integer: pass 1 if that is meant", conv(workspace=True)),
+    error(
+        ValueError,
+        f"method='tiled' does not serve: its smallest windows take {LEAST['tiled']} bytes on {jit.threads()} threads,"
+        f" but a call may take 9; 'auto' finds one that does {LINE}",
+        conv(method="tiled", workspace=9),
+    ),
+    error(
+        ValueError,
+        f"method='loops' does not serve: it takes {LEAST['loops']} bytes of scratch at least, over workspace=9; 'auto'"
+        f" finds one that does {LINE}",
+        conv(method="loops", workspace=9),
+    ),
+    error(
+        ValueError,
+        f"workspace is 9, but every method needs scratch: allow {LEAST['loops']} bytes at least {LINE}",
+        conv(workspace=9),
+    ),
 ]
 
 OUTS = [

@@ -98,7 +98,7 @@ def test_the_block_changes_no_bit(monkeypatch, pixels, channels):
     problem = describe(2, (2, 5, 18, 19), np.dtype("f4"), (70, 5, 3, 3), np.dtype("f4"), padding=1)
     data = arrays(problem)
     expected = run(problem, *data)
-    monkeypatch.setattr(loops, "_blocks", lambda problem, threads: (pixels, channels))
+    monkeypatch.setattr(loops, "_blocks", lambda problem, machine: (pixels, channels))
     loops._launch.cache_clear()
     try:
         assert_same_bits(run(problem, *data, threads=2), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..jit import njit
@@ -39,6 +41,31 @@ def tasks(problem: Problem, rows: int, columns: int, channels: int) -> int:
     group_channels = problem.out_channels // problem.groups
     in_image = -(-group_channels // channels) * out_d * -(-out_h // rows) * -(-out_w // columns)
     return problem.batch * problem.groups * in_image
+
+
+def share_costs(
+    problem: Problem, rows: int, columns: int, channels: int, threads: int, cost: Callable[[int, int, int], int]
+) -> list[int]:
+    """What each share costs, where `cost` tells it of a task of so many output rows, columns and channels."""
+
+    def sizes(length: int, block: int) -> list[int]:
+        return [min(block, length - start) for start in range(0, length, block)]
+
+    out_d, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
+    plane = [(row, column) for row in sizes(out_h, rows) for column in sizes(out_w, columns)] * out_d
+    group = [cost(*part, count) for count in sizes(problem.out_channels // problem.groups, channels) for part in plane]
+    return even_shares(group * (problem.batch * problem.groups), threads)
+
+
+def even_shares(costs: Sequence[int], threads: int) -> list[int]:
+    """What each share costs of tasks that cost so much: even shares, neighbours together."""
+    ends = [len(costs) * share // threads for share in range(threads + 1)]
+    return [sum(costs[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+def imbalance(costs: Sequence[int]) -> float:
+    """The busiest share over the mean: 1 is even, and the number of shares is one that does everything."""
+    return max(costs) * len(costs) / max(1, sum(costs))
 
 
 def blocks(

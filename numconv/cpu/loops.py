@@ -24,7 +24,7 @@ from numba import prange
 from ..accuracy import direct_bound, direct_expected
 from ..jit import njit, to_fields
 from ..machine import Machine
-from ..method import Array, Work
+from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from .operands import biases, three_axes
 from .panel import Geometry, Sources, fill, find_sources
@@ -63,7 +63,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    pixels, channels = _blocks(problem, machine.threads)
+    pixels, channels = _blocks(problem, machine)
     steps = machine.threads * _busiest(problem, machine.threads, pixels, channels)
     flops_per_step = 8 if problem.accumulator.kind == "c" else 2
     rate = EFFICIENCY[problem.accumulator.kind] * machine.flop_rate(problem.accumulator)
@@ -76,7 +76,11 @@ def _prepare_bytes(problem: Problem) -> float:
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
-    pixels, channels = _blocks(problem, machine.threads)
+    pixels, channels = _blocks(problem, machine)
+    return _scratch(problem, machine, pixels, channels)
+
+
+def _scratch(problem: Problem, machine: Machine, pixels: int, channels: int) -> int:
     return machine.threads * (2 * channels + PANEL_TAPS) * pixels * problem.accumulator.itemsize
 
 
@@ -100,7 +104,7 @@ def run(
 ) -> None:
     if not out.size:
         return
-    sources, integers = _launch(problem, machine.threads)
+    sources, integers = _launch(problem, machine)
     correlate(
         three_axes(x, problem.spatial),
         prepared.weight,
@@ -113,10 +117,15 @@ def run(
 
 
 @functools.lru_cache(maxsize=1024)
-def _blocks(problem: Problem, threads: int) -> tuple[int, int]:
-    """(pixels, output channels) of a task: the pair whose busiest thread has the least work, larger blocks first."""
-    pairs = ((pixels, channels) for pixels in PIXELS for channels in CHANNELS)
-    return min(pairs, key=lambda pair: _busiest(problem, threads, *pair))
+def _blocks(problem: Problem, machine: Machine) -> tuple[int, int]:
+    """(pixels, output channels) of a task: the pair whose busiest thread has the least work, larger blocks first.
+
+    Of those whose scratch is allowed, or the smallest.
+    """
+    pairs = [(pixels, channels) for pixels in PIXELS for channels in CHANNELS]
+    allowed = allowed_scratch(problem, machine)
+    fitting = [pair for pair in pairs if _scratch(problem, machine, *pair) <= allowed] or pairs[-1:]
+    return min(fitting, key=lambda pair: _busiest(problem, machine.threads, *pair))
 
 
 def _busiest(problem: Problem, threads: int, pixels: int, channels: int) -> int:
@@ -129,10 +138,10 @@ def _busiest(problem: Problem, threads: int, pixels: int, channels: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, threads: int) -> tuple[Sources, Array]:
+def _launch(problem: Problem, machine: Machine) -> tuple[Sources, Array]:
     missing = 3 - problem.rank
     ones = (1,) * missing
-    pixels, channels = _blocks(problem, threads)
+    pixels, channels = _blocks(problem, machine)
     period, segment = problem.segments
     kernel_d, kernel_h, kernel_w = (*ones, *problem.kernel)
     out_d, out_h, out_w = (*ones, *problem.out_spatial)
@@ -158,7 +167,7 @@ def _launch(problem: Problem, threads: int) -> tuple[Sources, Array]:
         block_pixels=pixels,
         block_channels=channels,
         relu=int(problem.activation == "relu"),
-        shares=threads,
+        shares=machine.threads,
     )
     return find_sources(problem), np.array(geometry)
 

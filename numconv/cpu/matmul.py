@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
@@ -24,9 +24,10 @@ from numba import prange
 from ..accuracy import any_order_bound, any_order_expected
 from ..jit import njit, to_fields
 from ..machine import Machine
-from ..method import Array, Work
+from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from .blas import find_blas, held, hold, matmul_loop, release
+from .blocks import even_shares
 from .simd.native import call_loop
 
 NAME = "matmul"
@@ -75,6 +76,9 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return "stride and padding would need a copy of the input: a matrix product takes neither"
     if problem.accumulator.char not in DTYPES:
         return f"{problem.accumulator.name} sums must be exact, but a BLAS takes floating-point numbers"
+    copied, allowed = scratch_bytes(problem, machine), allowed_scratch(problem, machine)
+    if copied > allowed:
+        return f"the input as {problem.accumulator.name} takes {copied} bytes, but a call may take {allowed}"
     return None
 
 
@@ -87,7 +91,9 @@ def work(problem: Problem, machine: Machine) -> Work:
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
-    return machine.threads * JOB * 8
+    # The planner has made float32 of float16.
+    converted = problem.x_dtype not in (problem.accumulator, np.float16)
+    return machine.threads * JOB * 8 + converted * math.prod(problem.x_shape) * problem.accumulator.itemsize
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
@@ -112,7 +118,9 @@ def run(
     weight, bias = prepared
     groups, pixels = problem.groups, problem.pixels
     if x.dtype != problem.accumulator:
-        x = x.astype(problem.accumulator)
+        scratch, converted = np.split(scratch, [machine.threads * JOB * 8])
+        np.copyto(converted.view(problem.accumulator).reshape(x.shape), x)
+        x = converted.view(problem.accumulator).reshape(x.shape)
     columns = x.reshape(problem.batch, groups, problem.taps, pixels)
     result = out.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
     launch = _launch(problem, machine.threads)
@@ -128,21 +136,42 @@ def run(
 
 @functools.lru_cache(maxsize=1024)
 def _launch(problem: Problem, threads: int) -> Array | None:
-    """One part a thread along one side, unless the batch and groups give every thread its share already.
-
-    A Launch as an array, for a tuple costs each call 0.8 us; None where the BLAS cannot be held to one thread.
-    """
+    """A Launch as an array, for a tuple costs each call 0.8 us; None where the BLAS cannot be held to one thread."""
     blas = find_blas()
     if blas is None:
         return None
+    flags = int(problem.has_bias), int(problem.activation == "relu")
+    return np.array(Launch(matmul_loop(problem.accumulator), *blas, *_grid(problem, threads), *flags, threads))
+
+
+def _grid(problem: Problem, threads: int) -> tuple[int, int]:
+    """(rows, columns) of parts that a product is cut into: one a thread, unless the batch and groups give every thread
+    its share already. The grid whose largest part is least, and then the squarest: 784 columns as 384 and 400 cost 2%.
+    """
     units = problem.batch * problem.groups
     parts = 1 if units % threads == 0 or units >= 8 * threads else threads
-    sides = problem.out_channels // problem.groups, problem.pixels
-    # A side that falls into equal parts first, then the longer: 784 columns as 384 and 400 cost 2%.
-    by_rows, by_columns = ((side % (parts * GRAIN) != 0, -side) for side in sides)
-    rows, columns = (parts, 1) if by_rows < by_columns else (1, parts)
-    flags = int(problem.has_bias), int(problem.activation == "relu")
-    return np.array(Launch(matmul_loop(problem.accumulator), *blas, rows, columns, *flags, threads))
+
+    def largest(grid: tuple[int, int]) -> tuple[int, int]:
+        height, width = (max(sizes) for sizes in _part_sizes(problem, *grid))
+        return height * width, height + width
+
+    return min(((rows, parts // rows) for rows in range(1, parts + 1) if parts % rows == 0), key=largest)
+
+
+def _part_sizes(problem: Problem, rows: int, columns: int) -> tuple[list[int], list[int]]:
+    """The heights and the widths of the parts of a product."""
+    compiled: Any = cut
+    sides = (problem.out_channels // problem.groups, rows), (problem.pixels, columns)
+    edges = ([compiled.py_func(side, parts, part) for part in range(parts + 1)] for side, parts in sides)
+    heights, widths = ([int(size) for size in np.diff(ends)] for ends in edges)
+    return heights, widths
+
+
+def shares(problem: Problem, machine: Machine) -> list[int]:
+    """Multiplications of each thread's share."""
+    heights, widths = _part_sizes(problem, *_grid(problem, machine.threads))
+    parts = [problem.taps * height * width for height in heights for width in widths]
+    return even_shares(parts * (problem.batch * problem.groups), machine.threads)
 
 
 @njit(parallel=True)

@@ -24,11 +24,11 @@ from numba import prange
 from ..accuracy import direct_bound, direct_expected
 from ..jit import njit, to_fields
 from ..machine import Machine
-from ..method import Array, Work
+from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
-from .blocks import Blocks, blocks, locate, task_range, tasks
-from .operands import biases, shared_scratch, three_axes
+from .blocks import Blocks, blocks, locate, share_costs, task_range, tasks
+from .operands import CACHE_LINE, biases, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .window import Tables, Window, copy_cycles, fill, pitch, window
 
@@ -46,7 +46,7 @@ SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
 
 
 class Choice(NamedTuple):
-    """What lies in the lanes, and the output rows, columns and channels of a task."""
+    """The shape of tile, and the output rows, columns and channels of a task."""
 
     shape: str
     rows: int
@@ -56,12 +56,13 @@ class Choice(NamedTuple):
 
 class Prepared(NamedTuple):
     """weight: (groups * co, taps) for pixel tiles, packed for channel tiles; bias: (groups * co,); finite: all weights
-    are, as far as it is known.
+    are, as far as it is known; shape: of the tiles that they are prepared for, whatever the threads of a later call.
     """
 
     weight: Array
     bias: Array
     finite: bool
+    shape: str
 
 
 WINDOW_FIELDS, BLOCKS_FIELDS = len(Window._fields), len(Blocks._fields)
@@ -73,11 +74,14 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"the sums are {problem.accumulator.name}, but its tiles are of float32 and float64"
     if not machine.has_fma:
         return "the processor has no fused multiply-add for vectors"
+    least, allowed = scratch_bytes(problem, machine), allowed_scratch(problem, machine)
+    if least > allowed:
+        return f"its smallest windows take {least} bytes on {machine.threads} threads, but a call may take {allowed}"
     return None
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    choice = _choose(problem, machine)
+    choice = _choose(problem, machine, _shape(problem, machine))
     flops = 2.0 * machine.threads * _busiest(_flat(problem), machine, choice) * machine.lanes(problem.accumulator)
     rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
     packing = float(math.prod(problem.weight_shape) * problem.accumulator.itemsize)
@@ -85,26 +89,21 @@ def work(problem: Problem, machine: Machine) -> Work:
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
-    geometry, _, split = _layout(problem, machine, False)
-    units = -(-min(split.channels, problem.out_channels // problem.groups) // split.unit)
-    # Tiles read whole vectors and runs, so there is room behind the last plane.
-    beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
-    beyond *= geometry.column_step
-    share = 2 * units * split.sum_rows * split.sum_columns + geometry.planes * geometry.plane_size + beyond
-    return shared_scratch(problem, machine, share)
+    # Weights may have been prepared for either shape, by the choice of another number of threads.
+    return max(_scratch(_flat(problem), machine, _choose(problem, machine, shape)) for shape in SHAPES)
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
     channels = problem.out_channels // problem.groups
     rows = weight.astype(problem.accumulator, order="C", copy=False).reshape(problem.out_channels, problem.taps)
-    finite = False
-    if _choose(problem, machine).shape == "channels":
+    finite, shape = False, _shape(problem, machine)
+    if shape == "channels":
         # Tiles read whole vectors, so there is room behind the last weight.
         packed = np.empty(rows.size + machine.lanes(problem.accumulator), problem.accumulator)
         blocks_finite = np.empty((problem.groups, -(-channels // channel_tiles.unit(machine, problem))), np.bool_)
         channel_tiles.pack(rows.reshape(problem.groups, channels, problem.taps), packed, blocks_finite)
         rows, finite = packed, bool(blocks_finite.all())
-    return Prepared(rows, biases(problem, bias), finite)
+    return Prepared(rows, biases(problem, bias), finite, shape)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -135,40 +134,69 @@ def run(
         prepared.bias,
         three_axes(out, flat.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
-        *_launch(problem, machine, prepared.finite),
+        *_launch(problem, machine, prepared.shape, prepared.finite),
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, machine: Machine, finite: bool) -> tuple[Tables, Array]:
+def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> tuple[Tables, Array]:
     """The Tables, and the integers of Window and Blocks in one array: tuples cost each call 0.1 us a field."""
-    geometry, tables, split = _layout(problem, machine, finite)
-    name, _, columns, channels = _choose(problem, machine)
-    return tables._replace(tiles=SHAPES[name].tiles(problem, columns, channels)), np.array(geometry + split)
+    choice = _choose(problem, machine, shape)
+    tiles, problem = SHAPES[shape], _flat(problem)
+    geometry, tables = _window(problem, machine, choice)
+    tables = tables._replace(tiles=tiles.tiles(problem, choice.columns, choice.channels))
+    return tables, np.array(geometry + _split(problem, machine, choice, finite))
 
 
-@functools.lru_cache(maxsize=1024)
-def _layout(problem: Problem, machine: Machine, finite: bool) -> tuple[Window, Tables, Blocks]:
-    name, rows, columns, channels = _choose(problem, machine)
-    shape, problem = SHAPES[name], _flat(problem)
-    geometry, tables = window(
-        problem, rows, columns, machine.lanes(problem.accumulator), WINDOW_BYTES, phased=shape.PHASED
-    )
+def _window(problem: Problem, machine: Machine, choice: Choice) -> tuple[Window, Tables]:
+    lanes, itemsize = machine.lanes(problem.accumulator), problem.accumulator.itemsize
+    # What a thread may take, less its sums and the rest of a cache line.
+    left = allowed_scratch(problem, machine) // machine.threads
+    left -= (_beside_window(problem, machine, choice) + CACHE_LINE) * itemsize
+    return window(problem, *choice[1:3], lanes, min(WINDOW_BYTES, left), phased=SHAPES[choice.shape].PHASED)
+
+
+def _split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> Blocks:
+    name, rows, columns, channels = choice
+    shape = SHAPES[name]
+    unit, threads = shape.unit(machine, problem), machine.threads
     sum_rows, sum_columns = shape.sums(problem, machine, rows, columns)
-    unit = shape.unit(machine, problem)
     tile_rows, tile_run = shape.extent(columns)
-    split = blocks(
-        problem, rows, columns, channels, machine.threads, unit, sum_rows, sum_columns, tile_rows, tile_run, finite
-    )
-    return geometry, tables, split
+    return blocks(problem, rows, columns, channels, threads, unit, sum_rows, sum_columns, tile_rows, tile_run, finite)
+
+
+def _beside_window(problem: Problem, machine: Machine, choice: Choice) -> int:
+    """Elements of a thread's scratch besides its window: the sums, totals of several segments, and room behind."""
+    split = _split(problem, machine, choice, False)
+    units = -(-min(split.channels, problem.out_channels // problem.groups) // split.unit)
+    sums = units * split.sum_rows * split.sum_columns
+    # Tiles read whole vectors and runs, so there is room behind the last plane.
+    beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
+    return sums * (1 if problem.taps <= min(problem.segments) else 2) + beyond * problem.stride[-1]
+
+
+def _scratch(problem: Problem, machine: Machine, choice: Choice) -> int:
+    """Bytes that all threads take, whose windows hold a plane at least."""
+    geometry, _ = _window(problem, machine, choice)
+    elements = geometry.planes * geometry.plane_size + _beside_window(problem, machine, choice)
+    return shared_scratch(problem, machine, elements)
 
 
 @functools.lru_cache(maxsize=1024)
-def _choose(problem: Problem, machine: Machine) -> Choice:
-    """The choice whose busiest thread has the least work; larger blocks first."""
+def _shape(problem: Problem, machine: Machine) -> str:
+    """The shape of tile whose busiest thread has the least work."""
+    flat = _flat(problem)
+    return min(SHAPES, key=lambda name: _busiest(flat, machine, _choose(problem, machine, name)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _choose(problem: Problem, machine: Machine, shape: str) -> Choice:
+    """The choice whose busiest thread has the least work, larger blocks first; of those whose scratch is allowed."""
     problem = _flat(problem)
-    choices = (choice for name in SHAPES for choice in _choices(problem, machine, name))
-    return min(choices, key=lambda choice: _busiest(problem, machine, choice))
+    best = sorted(_choices(problem, machine, shape), key=lambda choice: _busiest(problem, machine, choice))
+    allowed = allowed_scratch(problem, machine)
+    fitting = (choice for choice in best if _scratch(problem, machine, choice) <= allowed)
+    return next(fitting, None) or min(best, key=lambda choice: _scratch(problem, machine, choice))
 
 
 def _choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
@@ -177,7 +205,9 @@ def _choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
     step = shape.channel_step(machine, problem)
     tiles = max(1, -(-(problem.out_channels // problem.groups) // step))
     channels = sorted({-(-tiles // part) * step for part in PARTS}, reverse=True)
-    columns = sorted({-(-out_w // part) for part in range(1, out_w // shape.LEAST_COLUMNS + 2)}, reverse=True)
+    # Short rows only where there would be too few tasks.
+    parts = max(out_w // shape.LEAST_COLUMNS + 1, machine.threads // max(1, tasks(problem, 1, out_w, step)))
+    columns = sorted({-(-out_w // part) for part in range(1, parts + 1)}, reverse=True)
     found = []
     for c in columns:
         width = pitch(problem, c, shape.PHASED)
@@ -189,12 +219,23 @@ def _choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
 
 
 def _busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
-    """Cycles of the busiest thread."""
+    """Cycles of the busiest thread, if all tasks were whole."""
     shape, rows, columns, channels = choice
-    channels = min(channels, problem.out_channels // problem.groups)
+    task = _task_cycles(problem, machine, shape, rows, columns, min(channels, problem.out_channels // problem.groups))
+    return -(-tasks(problem, rows, columns, channels) // machine.threads) * task
+
+
+def _task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
     copying = copy_cycles(problem, rows, columns, machine.lanes(problem.accumulator), SHAPES[shape].PHASED)
-    task = copying + int(SHAPES[shape].cycles(problem, machine, rows, columns, channels))
-    return -(-tasks(problem, rows, columns, choice.channels) // machine.threads) * task
+    return copying + int(SHAPES[shape].cycles(problem, machine, rows, columns, channels))
+
+
+def shares(problem: Problem, machine: Machine) -> list[int]:
+    """Cycles of each thread's share."""
+    shape, rows, columns, channels = _choose(problem, machine, _shape(problem, machine))
+    problem = _flat(problem)
+    cost = functools.partial(_task_cycles, problem, machine, shape)
+    return share_costs(problem, rows, columns, channels, machine.threads, cost)
 
 
 @njit(parallel=True)
@@ -238,7 +279,7 @@ def correlate_block(
     # A single segment needs no totals beside its sums.
     single = taps <= min(window.period, window.segment)
     totals = sums if single else scratch[size : 2 * size].reshape(rows, blocks.sum_columns)
-    panel = scratch[2 * size :]
+    panel = scratch[size if single else 2 * size :]
     if not single or taps == 0:
         totals[:] = 0
     for plane in range(0, window.total_planes, window.planes):

@@ -1,0 +1,79 @@
+"""`warmup`: compile ahead, so that the first calls of later processes find their kernels on disk."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from .. import jit
+from ..machine import machine
+from ..method import Method
+from ..methods import methods
+from ..testing import Case, arrays
+from .info import kernel_cache
+
+NAME = "warmup"
+SUMMARY = "compile the kernels ahead, so that no later process has to"
+EXAMPLE = "python -m numconv warmup --method tiled --dtype float32"
+
+DTYPES = ("float32", "float64")
+
+
+def _planes(kernel: int, size: int, **options: int) -> Case:
+    return Case("planes", (1, 2, size, size), (2, 1, kernel, kernel), {"groups": 2, **options})
+
+
+# Small layers that need, together, every register tile. 48 and 24 channels are one vector and a half of each width.
+LAYERS = (
+    *(Case("dense", (1, 8, size, size), (co, 8, 3, 3), {"padding": 1}) for size in (14, 7, 4) for co in (48, 24, 12)),
+    Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1}),
+    Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),
+    *(_planes(3, size, padding=1, stride=stride) for size in (8, 30, 130) for stride in (1, 2)),
+    *(_planes(kernel, 7, padding=kernel // 2) for kernel in (5, 7)),
+    *(_planes(9, size) for size in (16, 30, 46, 140)),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to compile; everything unless told."""
+    names = [method.NAME for method in methods()]
+    parser.add_argument("--method", action="append", choices=names, help="may be given again; all methods unless given")
+    parser.add_argument("--dtype", action="append", choices=DTYPES, help="may be given again; both unless given")
+
+
+def run(args: argparse.Namespace) -> int:
+    """One method and dtype a row, with what was compiled and the seconds; 1 where nothing can be kept."""
+    from rich.table import Table
+
+    from .console import console
+
+    screen = console()
+    table = Table("method", "dtype", "compiled", "seconds", title="Kernels for later processes", title_justify="left")
+    wanted = [method for method in methods() if not args.method or method.NAME in args.method]
+    with screen.status("compiling") as status:
+        for method in wanted:
+            for dtype in args.dtype or DTYPES:
+                status.update(f"compiling {method.NAME} for {dtype}")
+                names, seconds = warm(method, dtype)
+                told = f"{len(names)} functions" if names else "nothing: all were there"
+                table.add_row(method.NAME, dtype, told, f"{seconds:.1f}")
+    screen.print(table)
+    cache = kernel_cache()
+    screen.print(f"kept in {cache}", soft_wrap=True)
+    return 1 if cache.startswith("none") else 0
+
+
+def warm(method: Method, dtype: str) -> tuple[list[str], float]:
+    """Run a method on every layer that it takes; the names of the functions it compiled, and the seconds."""
+    start, on = time.perf_counter(), machine(jit.threads())
+    with jit.compiled() as names:
+        for case in LAYERS:
+            problem = case.problem(dtype)
+            if method.why_not(problem, on) is None:
+                x, weight, bias = arrays(problem)
+                scratch = np.empty(method.scratch_bytes(problem, on), np.uint8)
+                out = np.empty(problem.out_shape, dtype)
+                method.run(problem, on, method.prepare(problem, on, weight, bias), x, out, scratch)
+    return names, time.perf_counter() - start

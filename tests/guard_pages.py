@@ -1,0 +1,103 @@
+"""Calls whose arrays end, or begin, at a page that nobody may touch; test_guard_pages.py runs it in a process each.
+
+``python guard_pages.py METHOD DTYPE [short]`` prints each call's name before it and "done" at the end; a fault ends
+the process at the name of the call to blame. With "short", one output lacks its last element: that must fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import sys
+
+import numpy as np
+from bits import METHODS, only
+
+from numconv.cpu import tiled
+from numconv.machine import machine
+from numconv.testing import EDGES, Case, arrays
+
+PAGE = mmap.PAGESIZE
+# Wider than any overreach of a few vectors or rows.
+WALL = 16 * PAGE
+PROT_NONE = 0
+SIDES = ("end", "start")
+LIBC = ctypes.CDLL(None)
+
+
+def guarded(array, side):
+    """A copy in memory with a forbidden wall right behind its last byte, or right before its first."""
+    room = -(-max(array.nbytes, 1) // PAGE) * PAGE
+    whole = np.frombuffer(mmap.mmap(-1, room + WALL), np.uint8)
+    wall = whole.ctypes.data + (room if side == "end" else 0)
+    assert LIBC.mprotect(ctypes.c_void_p(wall), ctypes.c_size_t(WALL), PROT_NONE) == 0
+    first = room - array.nbytes if side == "end" else WALL
+    copy = whole[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def every_second(array, side):
+    """The same numbers with a gap after each, but not after the last."""
+    wide = np.zeros(2 * array.size - 1 if array.size else 0, array.dtype)
+    wide[::2] = array.ravel()
+    strides = tuple(2 * stride for stride in array.strides)
+    return np.lib.stride_tricks.as_strided(guarded(wide, side), array.shape, strides)
+
+
+def call(name, method, problem, place=guarded, short=0):
+    """Run a call at both sides, on one thread so that all scratch is its own, and compare with one in plain memory."""
+    on = machine(1)
+    x, weight, bias = arrays(problem)
+    prepared = method.prepare(problem, on, weight, bias)
+    plain, out = np.empty(problem.out_shape, problem.accumulator), np.empty(problem.out_shape, problem.accumulator)
+    scratch = np.full(method.scratch_bytes(problem, on), 0xFF, np.uint8)
+    method.run(problem, on, prepared, x.reshape(problem.x_shape), plain, scratch.copy())
+    for side in SIDES:
+        print(f"{name}, at the {side} [{problem}]", flush=True)
+        parts = {
+            field: guarded(value, side) for field, value in prepared._asdict().items() if isinstance(value, np.ndarray)
+        }
+        result = guarded(out.ravel()[: max(out.size and 1, out.size - short)], side)
+        result = np.lib.stride_tricks.as_strided(result, out.shape, out.strides)
+        source = place(x.reshape(problem.x_shape), side)
+        method.run(problem, on, prepared._replace(**parts), source, result, guarded(scratch, side))
+        np.testing.assert_array_equal(result, plain)
+
+
+def problems(dtype):
+    """The named cases; maps of every width; strides and paddings on odd sizes; kernels of each kind of tile."""
+    for case in EDGES:
+        yield case.name, case.problem(dtype)
+    for width in (*range(3, 20), 31, 32, 33, 47, 63, 64, 65, 97, 131, 193):
+        for options in ({}, {"padding": 1}, {"stride": 2}, {"stride": 2, "padding": (0, 2)}):
+            for groups, ci, co in ((1, 2, 19), (3, 3, 3)):
+                shapes = (1, ci, 5, width), (co, ci // groups, 3, 3)
+                yield f"width {width}", Case("", *shapes, {"groups": groups, **options}).problem(dtype)
+    for kernel in ((1, 1), (1, 5), (5, 5), (7, 7), (9, 2)):
+        for size in (13, 22, 75):
+            for co in (2, 33):
+                yield f"kernel {kernel}", Case("", (2, 1, size, size), (co, 1, *kernel)).problem(dtype)
+                shapes = (1, 17, size, size), (co, 17, *kernel)
+                yield f"kernel {kernel} deep", Case("", *shapes, {"padding": kernel[1] // 2}).problem(dtype)
+
+
+def main(name, dtype, *flags):
+    """All calls of a method."""
+    method = METHODS[name]
+    for shape in tiled.SHAPES if name == "tiled" else ("",):
+        with only(shape) if shape else contextlib.nullcontext():
+            for label, problem in problems(dtype):
+                if method.why_not(problem, machine(1)) is None:
+                    call(f"{name} {shape} {label}", method, problem, short=int("short" in flags))
+            strided = Case("", (1, 4, 9, 37), (4, 4, 3, 3), {"padding": 1})
+            if name == "depthwise":
+                strided = Case("", (1, 4, 9, 97), (4, 1, 3, 3), {"groups": 4})
+            if name in ("tiled", "depthwise"):
+                call(f"{name} {shape} of every second element", method, strided.problem(dtype), every_second)
+    print("done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

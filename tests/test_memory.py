@@ -1,0 +1,146 @@
+"""No call takes more than a quarter of its input and output and 16 MiB beside them; `workspace=` allows less."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import numconv as nc
+from numconv import jit
+from numconv.machine import machine
+from numconv.method import allowed_scratch
+from numconv.methods import methods as table
+from numconv.testing import CASES, EDGES, FILTERS, RESNET50, Case, arrays
+
+MIB = 1 << 20
+LARGE = (
+    Case("batch", (16, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
+    Case("VGG", (1, 256, 56, 56), (256, 256, 3, 3), {"padding": 1}),
+    Case("4K", (1, 3, 2160, 3840), (16, 3, 3, 3), {"padding": 1}),
+    Case("31x31", (1, 64, 256, 256), (64, 64, 31, 31), {"padding": 15}),
+    Case("volume", (1, 16, 64, 64, 64), (16, 16, 3, 3, 3), {"padding": 1}),
+    Case("signal", (1, 64, 1_000_000), (64, 64, 9)),
+    Case("many channels", (1, 2048, 7, 7), (2048, 2048, 3, 3), {"padding": 1}),
+    Case("far apart", (1, 2, 4, 200_000), (1, 2, 3, 3), {"dilation": (1, 90_000)}),
+    Case("strip", (1, 3, 3, 10**7), (4, 3, 3, 3)),
+)
+PLANES = (
+    Case("4K filter", (1, 1, 2160, 3840), (1, 1, 5, 5)),
+    Case("wide planes", (1, 32, 100, 10_000), (32, 1, 7, 7), {"groups": 32, "padding": 3}),
+)
+
+methods = pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
+
+
+@methods
+@pytest.mark.parametrize("threads", [1, 2, 16, 64])
+def test_scratch_is_a_quarter_of_input_and_output_and_16_mib_at_most(method, threads):
+    over = []
+    for case in (*EDGES, *RESNET50, *LARGE, *(() if method.NAME == "depthwise" else (*FILTERS, *PLANES))):
+        for dtype in ("float32", "float64"):
+            problem = case.problem(dtype)
+            moved = sum(math.prod(shape) for shape in (problem.x_shape, problem.out_shape)) * np.dtype(dtype).itemsize
+            if method.why_not(problem, machine(threads)) is None:
+                scratch = method.scratch_bytes(problem, machine(threads))
+                over += [f"{problem}: {scratch}"] * (scratch > moved / 4 + 16 * MIB)
+    assert not over
+
+
+def peak(call):
+    """Bytes allocated at most during a call that is not the first, as NumPy and Python tell tracemalloc."""
+    call()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@methods
+@pytest.mark.parametrize("name", ["1x1 64->256 at 56", "3x3 64 at 56", "1x1 groups", "3x3 filter at 1024"])
+def test_a_call_allocates_no_more_than_that(method, name):
+    problem, on = CASES[name].problem(np.float32), machine(jit.threads())
+    if method.why_not(problem, on) is not None:
+        return
+    x, weight, bias = arrays(problem)
+    out, options = np.empty(problem.out_shape, np.float32), {**CASES[name].options, "method": method.NAME}
+    planned = nc.plan(x.shape, weight, bias, **options)
+    allowed = allowed_scratch(problem, on)
+    small = 1 << 16
+    assert peak(lambda: nc.conv2d(x, weight, bias, out=out, **options)) <= allowed + planned.prepared_bytes + small
+    assert peak(lambda: planned(x)) <= out.nbytes + small, "a plan's second call takes the scratch of the first"
+    assert planned.scratch_bytes <= allowed
+
+
+def test_the_peak_sees_what_a_call_allocates():
+    assert peak(lambda: np.ones(MIB, np.uint8) + 1) >= 2 * MIB
+
+
+def test_a_blas_converts_an_input_in_scratch_or_not_at_all():
+    weight = np.ones((2, 1, 1, 1), np.float32)
+    small, large = np.ones((1, 1, 100, 100), np.uint8), (1, 1, 3000, 3000)
+    np.testing.assert_array_equal(nc.conv2d(small, weight, method="matmul"), np.ones((1, 2, 100, 100)))
+    explained = nc.explain(nc.conv2d, np.broadcast_to(np.uint8(1), large), weight[:1])
+    assert explained.candidates[0].refusal.startswith("the input as float32 takes 36000")
+
+
+@methods
+def test_prepared_weights_are_a_tenth_larger_at_most(method):
+    for case in (*EDGES, *RESNET50[:12]):
+        problem = case.problem(np.float32)
+        if method.why_not(problem, machine(2)) is None:
+            _, weight, bias = arrays(problem)
+            parts = method.prepare(problem, machine(2), weight, bias)
+            held = sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+            # Beside the weights lie the bias and room for a vector.
+            assert held <= 1.1 * weight.nbytes + 4 * problem.out_channels + 64
+
+
+@pytest.mark.parametrize("name", ["odd channels", "segments by channel", "1x1 tall", "3-D"])
+@pytest.mark.parametrize("method", ["tiled", "loops"])
+def test_less_workspace_means_smaller_blocks_and_the_same_bits(method, name):
+    module = next(module for module in table() if method == module.NAME)
+    problem = CASES[name].problem(np.float32)
+    data, options = arrays(problem), {**CASES[name].options, "method": method}
+    function = {2: nc.conv2d, 3: nc.conv3d}[problem.rank]
+    threads, expected = jit.threads(), function(*data, **options)
+    least = module.scratch_bytes(problem, machine(threads, 0))
+    most = module.scratch_bytes(problem, machine(threads))
+    assert least < most
+    for workspace in (least, (least + most) // 2, most - 1):
+        assert module.scratch_bytes(problem, machine(threads, workspace)) <= workspace
+        np.testing.assert_array_equal(function(*data, **options, workspace=workspace), expected)
+        planned = nc.plan(data[0].shape, *data[1:], **options, workspace=workspace)
+        assert planned.scratch_bytes <= workspace
+        np.testing.assert_array_equal(planned(data[0]), expected)
+
+
+def test_explain_shows_what_the_workspace_refuses():
+    arguments, options = (nc.conv2d, (1, 64, 56, 56), (64, 64, 3, 3)), {"padding": 1}
+    least = table()[-1].scratch_bytes(nc.explain(*arguments, **options).problem, machine(jit.threads(), 0))
+    free, tight = nc.explain(*arguments, **options), nc.explain(*arguments, **options, workspace=least - 1)
+    before, after = ({c.name: c for c in found.candidates} for found in (free, tight))
+    assert (before["loops"].refusal, after["tiled"].refusal) == (None, None)
+    assert after["loops"].refusal == f"it takes {least} bytes of scratch at least, over workspace={least - 1}"
+    assert after["tiled"].scratch_bytes < least < before["tiled"].scratch_bytes
+    assert tight.chosen == "tiled"
+
+
+def test_a_plan_serves_any_number_of_threads_by_the_weights_it_packed(set_threads):
+    # By threads, tiles of pixels or of channels are chosen, and only one of them wants packed weights.
+    problem = CASES["1x1 512->128 at 28"].problem(np.float32)
+    x, weight, _ = arrays(problem)
+    most = jit.threads()
+    results = []
+    for planned_for in (1, most):
+        set_threads(planned_for)
+        planned = nc.plan(x.shape, weight, method="tiled")
+        for threads in (1, most):
+            set_threads(threads)
+            results.append(planned(x))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
