@@ -5,12 +5,41 @@ from __future__ import annotations
 from numpy.typing import ArrayLike, DTypeLike
 
 from .dialect import convolution, correlation, data_type, options, stand_in, wish
+from .gradients import (
+    conv1d_bias,
+    conv1d_input,
+    conv1d_weight,
+    conv2d_bias,
+    conv2d_input,
+    conv2d_weight,
+    conv3d_bias,
+    conv3d_input,
+    conv3d_weight,
+)
 from .method import Array
 from .planner import Call, Plan, as_array
 from .problem import Padding
+from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .validate import canonical
 
-__all__ = ["conv1d", "conv2d", "conv3d", "plan"]
+__all__ = [
+    "conv1d",
+    "conv1d_bias",
+    "conv1d_input",
+    "conv1d_weight",
+    "conv2d",
+    "conv2d_bias",
+    "conv2d_input",
+    "conv2d_weight",
+    "conv3d",
+    "conv3d_bias",
+    "conv3d_input",
+    "conv3d_weight",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "plan",
+]
 
 PerAxis = int | tuple[int, ...] | list[int]
 

@@ -114,6 +114,7 @@ def _flat(problem: Problem) -> Problem:
     if math.prod(problem.kernel) > 1 or not plain or problem.rank == 1:
         return problem
     axis: dict[str, Any] = {"kernel": (1,), "stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
+    axis |= {"input_dilation": (1,), "fold": ((0, 0),)}
     return dataclasses.replace(problem, spatial=(math.prod(problem.spatial),), **axis)
 
 
