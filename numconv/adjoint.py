@@ -17,7 +17,7 @@ import numpy as np
 
 from .dialect import convolution
 from .method import Array
-from .planner import Call, Options, Wish, as_array
+from .planner import Call, Options, Plan, Wish, as_array, check_out
 from .problem import Problem, cross, shapes
 from .validate import canonical, describe, padding_pairs, per_axis, refuse
 
@@ -38,7 +38,7 @@ def by_input(
 ) -> Call:
     """The Call of the gradient by the input, which has that size."""
     weight, grad = as_array("weight", weight), as_array("grad_output", grad)
-    found = _by_input(rank, _size("input_size", size), weight.shape, grad.shape, grad.dtype, weight.dtype, options)
+    found = _by_input(rank, as_size("input_size", size), weight.shape, grad.shape, grad.dtype, weight.dtype, options)
     return convolution(rank, grad, _exchanged(weight, options.groups), None, found, wish, out)
 
 
@@ -47,18 +47,53 @@ def by_weight(
 ) -> Call:
     """The Call of the gradient by the weights, which have that size."""
     x, grad = as_array("input", input), as_array("grad_output", grad)
-    size = _size("weight_size", size)
+    size = as_size("weight_size", size)
     found, exact = _by_weight(rank, x.shape, size, grad.shape, x.dtype, grad.dtype, options)
-    x, grad = (array if array.ndim == rank + 2 else array[None] for array in (x, grad))
-    inside, kernel = _batch_inside(x, options.groups), grad.swapaxes(0, 1)
+    kernel = (grad if grad.ndim == rank + 2 else grad[None]).swapaxes(0, 1)
+    inside = _inside(x, rank, size, options.groups)
     trim = tuple(slice(side) for side in size[2:])
     if _as_batch(rank, size):
-        # The input's channels are the batch, and come out before the output's.
-        call = convolution(rank, inside.swapaxes(0, 1), kernel, None, found, wish, out)
+        call = convolution(rank, inside, kernel, None, found, wish, out)
         return call._replace(view=functools.partial(_exchange_and_trim, trim=trim))
-    # They have an axis of their own before the spatial ones, and come out where the weights have them.
-    call = convolution(rank + 1, inside[None], kernel[:, :, None], None, found, wish, out)
+    call = convolution(rank + 1, inside, kernel[:, :, None], None, found, wish, out)
     return call._replace(shape=_no_batch, view=None if exact else functools.partial(_trim, trim=trim))
+
+
+class WeightPlan(Plan):
+    """A plan of the gradient by the weights: called with the input, again and again, for one gradient of the output."""
+
+    def __init__(self, rank: int, x: Array, size: tuple[int, ...], grad: Array, options: Options, wish: Wish) -> None:
+        call = by_weight(rank, x, size, grad, options, wish)
+        super().__init__(call)
+        self._shape, self._inside = x.shape, functools.partial(_inside, rank=rank, size=size, groups=options.groups)
+        self._view, self._size = call.view, size
+
+    def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
+        """The gradient for an input of the shape and dtype that were planned for; errors as `Plan` has them."""
+        x = as_array("input", x)
+        if x.shape != self._shape:
+            refuse(
+                ValueError,
+                f"the input has shape {x.shape}, but this plan takes {self._shape}: make a plan for each shape",
+                self.problem,
+            )
+        check_out(out, self._size, self.problem, (x,))
+        if self._view is None:
+            into = None if out is None else out[None]
+            result = super().__call__(self._inside(x), out=into, stream=stream)[0]
+            return result if out is None else out
+        result = super().__call__(self._inside(x), stream=stream)
+        result = self._view(result if _as_batch(len(self._size) - 2, self._size) else result[0])
+        if out is None:
+            return result
+        np.copyto(out, result)
+        return out
+
+
+def _inside(x: Array, rank: int, size: tuple[int, ...], groups: int) -> Array:
+    """The input as the Problem of the gradient by the weights takes it."""
+    inside = _batch_inside(x if x.ndim == rank + 2 else x[None], groups)
+    return inside.swapaxes(0, 1) if _as_batch(rank, size) else inside[None]
 
 
 def _as_batch(rank: int, size: tuple[int, ...]) -> bool:
@@ -96,7 +131,7 @@ def _no_batch(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:]
 
 
-def _size(name: str, value: Any) -> tuple[int, ...]:
+def as_size(name: str, value: Any) -> tuple[int, ...]:
     size = canonical(name, value)
     if not isinstance(size, tuple):
         raise TypeError(f"{name} is {value!r}, but it takes a shape, a tuple of integers")

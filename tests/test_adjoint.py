@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 
 import numba
 import numpy as np
@@ -230,6 +231,37 @@ def test_the_gradient_by_the_bias_does_not_depend_on_the_memory_layout():
     np.testing.assert_allclose(expected, grad.sum(axis=(0, 2, 3), dtype=float), atol=1e-3)
 
 
+# Plans.
+
+
+@pytest.mark.parametrize("rank", CONV)
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("batch", [(), (3,)], ids=["one image", "batch"])
+def test_a_plan_of_each_operation_gives_what_the_call_gives(rank, mode, batch):
+    rng = np.random.default_rng(0)
+    x, weight = rng.integers(-9, 9, (*batch, 4, *(8,) * rank)), rng.integers(-9, 9, (6, 2, *(3,) * rank))
+    wanted = {"stride": 3, "padding": 1, "groups": 2, "padding_mode": mode}
+    y = CONV[rank](x, weight, **wanted)
+    bias = rng.integers(-9, 9, 4)
+    for op, args, streamed, expected in (
+        ("conv", {}, x, y),
+        ("transpose", {"bias": bias, "output_padding": 1, "activation": "relu"}, y,
+         TRANSPOSE[rank](y, weight, bias, output_padding=1, activation="relu", **wanted)),
+        ("input", {"size": x.shape}, y, BY_INPUT[rank](x.shape, weight, y, **wanted)),
+        ("weight", {"size": weight.shape}, x, BY_WEIGHT[rank](x, weight.shape, y, **wanted)),
+    ):  # fmt: skip
+        planned = nc.plan(streamed.shape, y if op == "weight" else weight, op=op, **args, **wanted)
+        again = pickle.loads(pickle.dumps(planned))
+        out = np.full(expected.shape, 77)
+        assert planned(streamed, out=out) is out
+        for result in (out, planned(streamed), again(streamed)):
+            np.testing.assert_array_equal(result, expected)
+        with pytest.raises(ValueError, match="make a plan for each shape"):
+            planned(streamed[..., :-1])
+        with pytest.raises(ValueError, match="out has shape"):
+            planned(streamed, out=out[..., :-1])
+
+
 # Mistakes.
 
 
@@ -317,6 +349,26 @@ FORWARD = "[float32 1x2x5x5 * 3x2x3x3]"
         "the input has 2 channels, but the weight takes 3 per group and groups is 1: the input's channels must be"
         " groups * weight.shape[1] = 3 [float32 1x2x5x5 * 2x3x3x3]",
         nc.conv2d_input, X.shape, W, X,
+    ),
+    mistake(
+        ValueError, "op is 'adjoint', but it must be one of conv, transpose, input, weight",
+        nc.plan, X.shape, W, op="adjoint",
+    ),
+    mistake(
+        TypeError, "op='input' needs the gradient's shape: pass it as size",
+        nc.plan, X.shape, W, op="input",
+    ),
+    mistake(
+        TypeError, "op='conv' takes no size: its result's shape follows from x_shape and the weight's",
+        nc.plan, X.shape, W, size=X.shape,
+    ),
+    mistake(
+        TypeError, "op='input' takes neither bias nor activation: a gradient has none",
+        nc.plan, X.shape, W, op="input", size=X.shape, activation="relu",
+    ),
+    mistake(
+        TypeError, "op='conv' takes no output_padding: it is for op='transpose'",
+        nc.plan, X.shape, W, output_padding=1,
     ),
     mistake(
         ValueError, "grad_output has 2 axes, but it takes 3 or, with batch, 4: those of conv2d's output",
