@@ -11,7 +11,24 @@
 
 from .d2l import corr2d, corr2d_multi_in, corr2d_multi_in_out, corr2d_multi_in_out_1x1, pool2d, trans_conv
 from .explain import Cost, Explanation, cost, explain
-from .functional import conv1d, conv2d, conv3d, plan
+from .functional import (
+    conv1d,
+    conv1d_bias,
+    conv1d_input,
+    conv1d_weight,
+    conv2d,
+    conv2d_bias,
+    conv2d_input,
+    conv2d_weight,
+    conv3d,
+    conv3d_bias,
+    conv3d_input,
+    conv3d_weight,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    plan,
+)
 from .planner import Plan
 from .problem import Problem
 
@@ -22,8 +39,20 @@ __all__ = [
     "Plan",
     "Problem",
     "conv1d",
+    "conv1d_bias",
+    "conv1d_input",
+    "conv1d_weight",
     "conv2d",
+    "conv2d_bias",
+    "conv2d_input",
+    "conv2d_weight",
     "conv3d",
+    "conv3d_bias",
+    "conv3d_input",
+    "conv3d_weight",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "corr2d",
     "corr2d_multi_in",
     "corr2d_multi_in_out",

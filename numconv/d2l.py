@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .adjoint import transposed
 from .dialect import correlation
 from .method import Array
 from .planner import Call, Options, Wish, as_array
@@ -213,7 +214,7 @@ def trans_conv(X: ArrayLike, K: ArrayLike) -> Call:
 
     """
     X, K = _pair(X, K, "h, w", "kh, kw")
-    return Call(2, X[None], K[None, None, ::-1, ::-1], options=Options(padding="full"), shape=_no_batch)
+    return transposed(2, X[None], K[None, None], None, Options(), 0, Wish())._replace(shape=_no_batch)
 
 
 def pool2d(X: ArrayLike, pool_size: tuple[int, int], mode: str = "max") -> Array:

@@ -45,6 +45,7 @@ def described(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     bound = signature.bind(*args, **kwargs)
     for name, value in bound.arguments.items():
         takes_array = signature.parameters[name].default is inspect.Parameter.empty or name == "bias"
+        takes_array &= not name.endswith("_size")
         if takes_array and isinstance(value, tuple) and value and all(isinstance(entry, int) for entry in value):
             bound.arguments[name] = stand_in(value, np.dtype(np.float32))
     call = describe(*bound.args, **bound.kwargs)

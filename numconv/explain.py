@@ -161,7 +161,7 @@ def cost(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Cost:
     products = problem.products
     inputs, weights, outputs = (math.prod(s) for s in (problem.x_shape, problem.weight_shape, problem.out_shape))
     biases = problem.out_channels * problem.has_bias
-    forward = products - outputs * (problem.taps > 0) + outputs * problem.has_bias
+    forward = products - problem.sums + outputs * problem.has_bias
     # Each product is added into the gradient of one input and one weight; the first into each is no addition.
     backward = max(0, products - inputs) + max(0, products - weights) + max(0, outputs - biases) * problem.has_bias
     inputs_bytes, weights_bytes = inputs * problem.x_dtype.itemsize, weights * problem.weight_dtype.itemsize

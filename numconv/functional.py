@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from numpy.typing import ArrayLike, DTypeLike
 
+from .adjoint import WeightPlan, as_size, by_input, transposed
 from .dialect import convolution, correlation, data_type, options, stand_in, wish
+from .gradients import (
+    conv1d_bias,
+    conv1d_input,
+    conv1d_weight,
+    conv2d_bias,
+    conv2d_input,
+    conv2d_weight,
+    conv3d_bias,
+    conv3d_input,
+    conv3d_weight,
+)
 from .method import Array
 from .planner import Call, Plan, as_array
 from .problem import Padding
+from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .validate import canonical
 
-__all__ = ["conv1d", "conv2d", "conv3d", "plan"]
+__all__ = [
+    "conv1d",
+    "conv1d_bias",
+    "conv1d_input",
+    "conv1d_weight",
+    "conv2d",
+    "conv2d_bias",
+    "conv2d_input",
+    "conv2d_weight",
+    "conv3d",
+    "conv3d_bias",
+    "conv3d_input",
+    "conv3d_weight",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "plan",
+]
 
+OPS = ("conv", "transpose", "input", "weight")
 PerAxis = int | tuple[int, ...] | list[int]
 
 
@@ -217,6 +250,9 @@ def plan(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     *,
+    op: str = "conv",
+    size: tuple[int, ...] | None = None,
+    output_padding: PerAxis = 0,
     x_dtype: DTypeLike | None = None,
     stride: PerAxis = 1,
     padding: Padding = 0,
@@ -239,15 +275,23 @@ def plan(
         Shape of the inputs to come: (batch, channels, ...) or (channels, ...), where ... is one to three axes.
     weight : array_like
         Copied, so that later edits have no effect. Its number of axes says how many are spatial.
+    op : {"conv", "transpose", "input", "weight"}
+        What ``plan(x)`` is: "conv", `conv2d` of x; "transpose", `conv_transpose2d` of x; "input", `conv2d_input` with x
+        as grad_output; "weight", `conv2d_weight` with x as input, where `weight` is grad_output.
+    size : tuple of int, optional
+        For "input" and "weight": the gradient's shape, their input_size and weight_size.
+    output_padding : int or one per axis
+        For "transpose", as in `conv_transpose2d`.
     x_dtype : dtype, optional
         Of the inputs to come; the weight's unless given.
     bias, stride, padding, dilation, groups, padding_mode : as in `conv2d`
     method, rtol, rtol_kind, reproducible, activation, dtype, workspace : as in `conv2d`
+        The gradients take neither bias nor activation.
 
     Returns
     -------
     Plan
-        ``plan(x, out=None)`` gives the result of `conv2d` (`conv1d`, `conv3d`); see `numconv.Plan`.
+        ``plan(x, out=None)`` gives the result of `conv2d` (`conv1d`, `conv3d`) or of `op`; see `numconv.Plan`.
 
     Examples
     --------
@@ -256,13 +300,17 @@ def plan(
     >>> layer = nc.plan((1, 3, 5, 5), np.ones((2, 3, 3, 3), np.float32), padding=1, activation="relu")
     >>> layer(np.ones((1, 3, 5, 5), np.float32))[0, 0, 0]
     array([12., 18., 18., 18., 12.], dtype=float32)
+    >>> nc.plan((1, 2, 5, 5), np.ones((2, 3, 4, 4)), op="transpose", stride=2)(np.ones((1, 2, 5, 5))).shape
+    (1, 3, 12, 12)
 
     """
     weight = as_array("weight", weight)
-    rank = weight.ndim - 2
+    _check_op(op, bias, size, output_padding, activation)
+    kernel = as_size("size", size) if op == "weight" else weight.shape
+    rank = len(kernel) - 2
     if rank not in (1, 2, 3):
         raise ValueError(
-            f"the weight has {weight.ndim} axes, but it takes 3 to 5: (output channels, input channels per group, and"
+            f"the weight has {len(kernel)} axes, but it takes 3 to 5: (output channels, input channels per group, and"
             f" one to three spatial axes)"
         )
     shape = canonical("x_shape", x_shape)
@@ -270,4 +318,26 @@ def plan(
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
     x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
     wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype)
-    return Plan(convolution(rank, x, weight, bias, wanted, wish(method, rtol, rtol_kind, reproducible, workspace)))
+    asked = wish(method, rtol, rtol_kind, reproducible, workspace)
+    plans: dict[str, Callable[[], Plan]] = {
+        "conv": lambda: Plan(convolution(rank, x, weight, bias, wanted, asked)),
+        "transpose": lambda: Plan(transposed(rank, x, weight, bias, wanted, output_padding, asked)),
+        "input": lambda: Plan(by_input(rank, size, weight, x, wanted, asked)),
+        "weight": lambda: WeightPlan(rank, x, kernel, weight, wanted, asked),
+    }
+    return plans[op]()
+
+
+def _check_op(op: object, bias: object, size: object, output_padding: object, activation: object) -> None:
+    """Raise unless an operation is one of those that plans know, and takes what was given."""
+    if op not in OPS:
+        raise ValueError(f"op is {op!r}, but it must be one of {', '.join(OPS)}")
+    gradient = op in ("input", "weight")
+    if gradient and size is None:
+        raise TypeError(f"op={op!r} needs the gradient's shape: pass it as size")
+    if not gradient and size is not None:
+        raise TypeError(f"op={op!r} takes no size: its result's shape follows from x_shape and the weight's")
+    if gradient and (bias is not None or activation is not None):
+        raise TypeError(f"op={op!r} takes neither bias nor activation: a gradient has none")
+    if op != "transpose" and output_padding != 0:
+        raise TypeError(f"op={op!r} takes no output_padding: it is for op='transpose'")

@@ -18,6 +18,7 @@ from . import jit
 from .machine import Machine, machine
 from .method import Array, Method, Work
 from .methods import methods
+from .phased import Phased, summing
 from .problem import Problem
 from .validate import describe, refuse
 
@@ -32,6 +33,8 @@ class Options(NamedTuple):
     padding_mode: str = "zeros"
     activation: str | None = None
     dtype: np.dtype[Any] | None = None
+    input_dilation: Any = 1
+    fold: Any = 0
 
 
 class Wish(NamedTuple):
@@ -45,7 +48,9 @@ class Wish(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One correlation that a dialect asks for: arrays, options, and the result's shape where it is not the input's."""
+    """One correlation that a dialect asks for: arrays and options; the result's shape, where it is not the input's; and
+    the view of the result to return, where that is not all of it or in another order of axes.
+    """
 
     rank: int
     x: Array
@@ -55,6 +60,7 @@ class Call(NamedTuple):
     wish: Wish = Wish()
     out: Array | None = None
     shape: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
+    view: Callable[[Array], Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str |
 def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ...]:
     """What the planner thinks of each method."""
     found = []
-    for method in methods():
+    for method in _offers(problem, on, wish, prepared=False):
         refusal = _refusal(method, problem, on, wish)
         served = method.why_not(problem, on) is None
         work = method.work(problem, on) if served else None
@@ -121,6 +127,18 @@ def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ..
     return tuple(found)
 
 
+def _offers(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> tuple[Method, ...]:
+    """The methods; for a Problem in phases, the best of each phase and each method for all of them."""
+    if problem.plain:
+        return methods()
+    phases = summing(problem)
+    alone = tuple(Phased(problem, (method,) * len(phases), method.NAME) for method in methods())
+    if wish.method != "auto":
+        return alone
+    best = tuple(choose(phase.problem, on, wish, prepared) for phase in phases)
+    return (Phased(problem, best), *alone) if len({method.NAME for method in best}) > 1 else alone
+
+
 def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
     """The fastest method that is admitted; `prepared` leaves the preparing out of the reckoning."""
     names = [method.NAME for method in methods()]
@@ -128,7 +146,7 @@ def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
         refuse(ValueError, f"method is {wish.method!r}, but it must be one of auto, {', '.join(names)}", problem)
     best: tuple[float, Method] | None = None
     refusal = ""
-    for method in methods():
+    for method in _offers(problem, on, wish, prepared):
         reason = _refusal(method, problem, on, wish)
         if reason is None:
             preparing, running = seconds(method.work(problem, on), on)
@@ -192,10 +210,17 @@ def execute(call: Call) -> Array:
     shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
     if call.shape is not None:
         shape = call.shape(shape)
-    check_out(call.out, shape, problem, (call.x, call.weight, call.bias))
+    wanted = shape if call.view is None else call.view(np.broadcast_to(np.uint8(0), shape)).shape
+    check_out(call.out, wanted, problem, (call.x, call.weight, call.bias))
     prepared = method.prepare(problem, on, call.weight, call.bias)
     scratch = np.empty(scratch_bytes, np.uint8)
-    return _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
+    if call.view is None:
+        return _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
+    result = call.view(_run(method, problem, on, prepared, call.x, None, shape, scratch))
+    if call.out is None:
+        return result
+    np.copyto(call.out, result)
+    return call.out
 
 
 def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
@@ -282,6 +307,7 @@ class Plan:
         problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=True)
         self.problem = problem
         self.method = method.NAME
+        self._methods = tuple(part.NAME for part in method.methods) if isinstance(method, Phased) else (method.NAME,)
         self.seconds = seconds(method.work(problem, on), on)[1]
         self.error_bound = method.error_bound(problem)
         self.expected_error = method.expected_error(problem)
@@ -290,11 +316,12 @@ class Plan:
         self._workspace = call.wish.workspace
         self._batched = call.x.ndim == problem.rank + 2
         self._prepared = method.prepare(problem, on, call.weight.copy(), bias)
-        self.prepared_bytes = sum(part.nbytes for part in self._prepared if isinstance(part, np.ndarray))
+        self.prepared_bytes = _array_bytes(self._prepared)
         self._connect()
 
     def _connect(self) -> None:
-        self._module = next(method for method in methods() if self.method == method.NAME)
+        found = tuple(next(method for method in methods() if name == method.NAME) for name in self._methods)
+        self._module = found[0] if self.problem.plain else Phased(self.problem, found, self.method)
         self._x_shape = self.problem.x_shape[not self._batched :]
         self._out_shape = self.problem.out_shape[not self._batched :]
         # Free scratch by the number of threads. A deque's append and pop are atomic: calls from many threads share it.
@@ -350,6 +377,13 @@ class Plan:
             f"<Plan {self.problem}: {self.method}, {self.seconds * 1e6:.0f} us predicted, expected error"
             f" {self.expected_error:.1e}, bound {self.error_bound:.1e}>"
         )
+
+
+def _array_bytes(prepared: Any) -> int:
+    """Bytes of the arrays in what methods prepared."""
+    if isinstance(prepared, np.ndarray):
+        return prepared.nbytes
+    return sum(map(_array_bytes, prepared)) if isinstance(prepared, tuple) else 0
 
 
 def as_array(name: str, value: Any) -> Array:

@@ -8,6 +8,11 @@ The formula, with everything written out (g is the group of output channel co)::
 
 where o and k run over the spatial axes and cig = in_channels / groups.
 
+The adjoints are Problems too. With an input dilation s, x is read at ``(o*stride + k*dilation - before) / s`` for those
+k where that is an integer: a transposed correlation, of which the zeros between inputs are no terms. A padding below
+zero crops. With a fold, so many of the first and last outputs of each axis are added to those that padding_mode would
+have copied there: the adjoint of padding. phases.py takes such a Problem apart into plain ones.
+
 Glossary, for kernels, where names are short: n image of the batch, ci input channel, co output channel,
 d h w depth, row and column of the input, od oh ow of the output, kd kh kw of the kernel; a *tap* is one
 (ci, kd, kh, kw) of the weights, a *pixel* is one (od, oh, ow) of the output.
@@ -59,6 +64,8 @@ class Problem:
     output: np.dtype[Any]
     has_bias: bool
     activation: str | None
+    input_dilation: tuple[int, ...]
+    fold: Pairs
 
     @property
     def rank(self) -> int:
@@ -67,13 +74,21 @@ class Problem:
 
     @functools.cached_property
     def out_spatial(self) -> tuple[int, ...]:
-        """The output's spatial shape: floor((size + before + after - dilation*(kernel-1) - 1) / stride) + 1."""
+        """The output's spatial shape: floor((size + before + after - dilation*(kernel-1) - 1) / stride) + 1, less the
+        fold, where size = (input size - 1) * input dilation + 1.
+        """
         return tuple(
-            (size + sum(pad) - dilation * (kernel - 1) - 1) // stride + 1
-            for size, kernel, stride, pad, dilation in zip(
-                self.spatial, self.kernel, self.stride, self.padding, self.dilation, strict=True
+            ((size - 1) * spread + sum(pad) - dilation * (kernel - 1)) // stride + 1 - sum(fold)
+            for size, spread, kernel, stride, pad, dilation, fold in zip(
+                self.spatial, self.input_dilation, self.kernel, self.stride, self.padding, self.dilation, self.fold,
+                strict=True,
             )
-        )
+        )  # fmt: skip
+
+    @functools.cached_property
+    def plain(self) -> bool:
+        """Whether a method takes it as it is: no input dilation, no crop, no fold."""
+        return max(self.input_dilation) == 1 and not any(map(any, self.fold)) and min(map(min, self.padding)) >= 0
 
     @functools.cached_property
     def x_shape(self) -> tuple[int, ...]:
@@ -103,7 +118,35 @@ class Problem:
     @property
     def products(self) -> int:
         """Multiplications of the whole correlation, padding's zeros included."""
-        return math.prod(self.out_shape) * self.taps
+        if self.plain:
+            return math.prod(self.out_shape) * self.taps
+        channels = self.batch * self.out_channels * (self.in_channels // self.groups)
+        return channels * math.prod(sum(outputs * taps for outputs, taps in axis) for axis in self._meetings())
+
+    @property
+    def sums(self) -> int:
+        """Outputs that add up any product at all: with an input dilation, some may meet no tap."""
+        if self.plain or not self.taps:
+            return math.prod(self.out_shape) * (self.taps > 0)
+        met = (sum(outputs for outputs, taps in axis if taps) for axis in self._meetings())
+        return self.batch * self.out_channels * math.prod(met)
+
+    def _meetings(self) -> list[list[tuple[int, int]]]:
+        """For each axis, how many outputs meet how many of its taps; those that a fold takes away included."""
+        found = []
+        for axis, spread in enumerate(self.input_dilation):
+            outputs = self.out_spatial[axis] + sum(self.fold[axis])
+            steps = np.arange(self.kernel[axis]) * self.dilation[axis] - self.padding[axis][0]
+            found.append(
+                [
+                    (
+                        len(range(o, outputs, spread)),
+                        int(np.count_nonzero((o * self.stride[axis] + steps) % spread == 0)),
+                    )
+                    for o in range(min(spread, outputs))
+                ]
+            )
+        return found
 
     @property
     def flops(self) -> int:
@@ -160,12 +203,14 @@ class Problem:
         if self.output != np.result_type(*dtypes):
             parts.append(f"dtype {self.output.name}")
         parts += [f"groups {self.groups}"] * (self.groups != 1)
-        for name, default in (("stride", 1), ("dilation", 1)):
+        for name in ("stride", "dilation", "input_dilation"):
             values = getattr(self, name)
-            parts += [f"{name} {cross(values)}"] * any(value != default for value in values)
+            parts += [f"{name.replace('_', ' ')} {cross(values)}"] * any(value != 1 for value in values)
+        mode = "" if self.padding_mode == "zeros" else f" {self.padding_mode}"
+        folds = any(map(any, self.fold))
         if any(map(any, self.padding)):
-            mode = "" if self.padding_mode == "zeros" else f" {self.padding_mode}"
-            parts.append(f"padding {_pads(self.padding)}{mode}")
+            parts.append(f"padding {_pads(self.padding)}{'' if folds else mode}")
+        parts += [f"fold {_pads(self.fold)}{mode}"] * folds
         parts += ["bias"] * self.has_bias
         parts += [self.activation] if self.activation else []
         return " ".join(parts)

@@ -152,4 +152,35 @@ EDGES = (
     Case("3-D circular", (1, 2, 4, 5, 6), (3, 2, 3, 3, 3), {"padding": 1, "padding_mode": "circular", "dilation": 2}),
     Case("3-D groups", (1, 4, 4, 5, 6), (6, 2, 2, 2, 2), {"groups": 2}),
 )
-CASES = {case.name: case for case in (*EDGES, *RESNET50, *FILTERS)}
+# What no method takes as it is: input dilations, crops and folds, as phases.py takes them apart.
+TWOS, THREES = {"input_dilation": (2, 2)}, {"input_dilation": (3, 3)}
+ADJOINTS = (
+    Case("spread by 2", (2, 3, 5, 6), (4, 3, 3, 3), {**TWOS, "padding": ((1, 2), (1, 2))}, bias=True),
+    Case("spread by 2 relu", (2, 3, 5, 6), (4, 3, 4, 3), {**TWOS, "padding": 2, "activation": "relu"}, bias=True),
+    Case("spread over the kernel", (1, 3, 4, 5), (4, 3, 2, 2), {**THREES, "padding": 1}, bias=True),
+    Case("spread over the kernel relu", (3, 2, 4), (4, 2, 1),
+         {"input_dilation": (4,), "activation": "relu"}, bias=True),
+    Case("spread and dilation", (1, 3, 5, 6), (4, 3, 3, 4),
+         {"input_dilation": (4, 2), "dilation": (6, 4), "padding": 9}),
+    Case("spread and stride", (1, 3, 9, 8), (4, 3, 4, 3), {"input_dilation": (4, 3), "stride": (6, 2), "padding": 3}),
+    Case("spread by side", (2, 4, 5, 6), (6, 2, 3, 3),
+         {"input_dilation": (1, 2), "padding": ((2, 0), (0, 3)), "groups": 2}),
+    Case("spread depthwise", (1, 7, 9, 10), (7, 1, 3, 3), {**TWOS, "groups": 7, "padding": ((1, 2), (1, 2))}),
+    Case("crop", (2, 3, 9, 10), (4, 3, 3, 3), {"input_dilation": (1, 1), "padding": ((-1, -2), (0, -3))}, bias=True),
+    Case("crop and spread", (1, 3, 9, 10), (4, 3, 3, 3), {**TWOS, "padding": ((-5, -2), (1, -3))}),
+    Case("crop past the input", (1, 1, 2, 2), (1, 1, 9, 9), {**THREES, "padding": ((-6, 15), (20, -9))}, bias=True),
+    Case("fold", (1, 3, 6, 7), (4, 3, 3, 3),
+         {"padding": 2, "fold": 1, "padding_mode": "reflect", "activation": "relu"}, bias=True),
+    Case("fold by side", (2, 3, 6, 7), (4, 3, 3, 3),
+         {"padding": 2, "fold": ((2, 0), (1, 3)), "padding_mode": "circular"}),
+    Case("fold and spread", (2, 3, 4, 5), (4, 3, 3, 3),
+         {**TWOS, "padding": 2, "fold": 2, "padding_mode": "symmetric"}, bias=True),
+    Case("fold over the output", (1, 2, 6), (3, 2, 3), {"padding": 2, "fold": 3, "padding_mode": "reflect"}),
+    Case("fold onto the edge", (1, 2, 3, 4, 5), (3, 2, 2, 2, 2),
+         {"padding": 1, "fold": 1, "padding_mode": "replicate"}),
+    Case("spread 1-D", (3, 4, 20), (6, 4, 5), {"input_dilation": (2,), "padding": 3}),
+    Case("spread 3-D", (1, 2, 3, 4, 5), (3, 2, 3, 2, 2), {"input_dilation": (2, 1, 3), "padding": 2}),
+    Case("spread empty batch", (0, 3, 4, 5), (4, 3, 3, 3), {**TWOS, "padding": 2}, bias=True),
+    Case("spread no input channels", (1, 0, 4, 5), (4, 0, 3, 3), {**TWOS, "padding": 2}, bias=True),
+)  # fmt: skip
+CASES = {case.name: case for case in (*EDGES, *ADJOINTS, *RESNET50, *FILTERS)}

@@ -43,7 +43,7 @@ def canonical(name: str, value: Any) -> Any:
     return integer(name, value)
 
 
-def _per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tuple[int, ...]:
+def per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tuple[int, ...]:
     values = value if isinstance(value, tuple) else (value,) * rank
     if len(values) != rank or not all(isinstance(entry, int) for entry in values):
         refuse(
@@ -58,8 +58,13 @@ def _per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tupl
     return values
 
 
-def _padding_pairs(
-    value: Any, spatial: tuple[int, ...], reach: tuple[int, ...], stride: tuple[int, ...], line: str
+def padding_pairs(
+    value: Any,
+    spatial: tuple[int, ...],
+    reach: tuple[int, ...],
+    stride: tuple[int, ...],
+    line: str,
+    crops: bool = False,
 ) -> Pairs:
     """Padding in any accepted form as one (before, after) pair per axis; reach = dilation * (kernel - 1)."""
     rank = len(spatial)
@@ -88,7 +93,7 @@ def _padding_pairs(
             f" (before, after) pair for each, or one of {', '.join(PADDING_NAMES)}",
             line,
         )
-    if min(map(min, pairs)) < 0:
+    if min(map(min, pairs)) < 0 and not crops:
         refuse(ValueError, f"padding is {value!r}, but it cannot be negative: slice the input instead", line)
     return pairs
 
@@ -150,8 +155,13 @@ def describe(
     padding_mode: str = "zeros",
     activation: str | None = None,
     dtype: np.dtype[Any] | None = None,
+    input_dilation: Any = 1,
+    fold: Any = 0,
 ) -> Problem:
-    """The Problem of a call, or its one-sentence ValueError or TypeError. Options are in `canonical` form."""
+    """The Problem of a call, or its one-sentence ValueError or TypeError. Options are in `canonical` form.
+
+    The adjoints give one input dilation for each axis: then padding may be negative, and crops.
+    """
     line = f"{x_dtype.name} {shapes(x_shape, weight_shape)}"
     axes = {1: "width", 2: "height, width", 3: "depth, height, width"}[rank]
     if len(x_shape) not in (rank + 1, rank + 2):
@@ -193,19 +203,21 @@ def describe(
         refuse(
             ValueError, f"the bias has shape {bias_shape}, but it takes ({out_channels},): one per output channel", line
         )
-    stride = _per_axis("stride", stride, rank, 1, line)
-    dilation = _per_axis("dilation", dilation, rank, 1, line)
+    stride = per_axis("stride", stride, rank, 1, line)
+    dilation = per_axis("dilation", dilation, rank, 1, line)
     reach = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
-    pairs = _padding_pairs(padding, spatial, reach, stride, line)
+    pairs = padding_pairs(padding, spatial, reach, stride, line, crops=input_dilation != 1)
+    spread = per_axis("input_dilation", input_dilation, rank, 1, line)
     if padding_mode not in PADDING_MODES:
         refuse(ValueError, f"padding_mode is {padding_mode!r}, but it must be one of {', '.join(PADDING_MODES)}", line)
     if activation not in ACTIVATIONS:
         refuse(ValueError, f"activation is {activation!r}, but it must be None or 'relu'", line)
-    for size, pad, r in zip(spatial, pairs, reach, strict=True):
-        if size + sum(pad) < r + 1:
+    for size, pad, r, s in zip(spatial, pairs, reach, spread, strict=True):
+        padded = (size - 1) * s + 1 + sum(pad)
+        if padded < r + 1:
             refuse(
                 ValueError,
-                f"the kernel spans {r + 1} with its dilation, but the padded input has only {size + sum(pad)}:"
+                f"the kernel spans {r + 1} with its dilation, but the padded input has only {padded}:"
                 f" pad more or take a smaller kernel",
                 line,
             )
@@ -242,4 +254,6 @@ def describe(
         output=output,
         has_bias=bias_shape is not None,
         activation=activation,
+        input_dilation=spread,
+        fold=padding_pairs(fold, spatial, reach, stride, line),
     )

@@ -76,7 +76,8 @@ def digests(name, dtype):
 
 PIXELS = [(height, 1, vectors, False) for height in (pixel_tiles.CHANNELS, pixel_tiles.FEW_CHANNELS, 1)
           for vectors in (pixel_tiles.VECTORS, 1)]  # fmt: skip
-CHANNELS = [(height, run, vectors, True) for rows, run in channel_tiles.EXTENTS for height in {rows, 1}
+CHANNELS = [(height, run, vectors, True)
+            for rows, run in (*channel_tiles.EXTENTS, *channel_tiles.NARROW.values()) for height in {rows, 1}
             for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
 
 

@@ -55,6 +55,31 @@ def test_every_width_of_map_is_covered(width):
 
 
 @shapes
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_narrow_maps_of_many_rows_and_wide_kernels_are_covered(width):
+    # The gradients by weights: the output is the kernel, and has its channels' rows one below the other.
+    for height in (1, 3, 14, 17):
+        for padding in (0, 1):
+            x_shape = (1, 2, height + 8 - 2 * padding, width + 10 - 2 * padding)
+            case = EDGES[1].__class__("kernel", x_shape, (35, 2, 9, 11), {"padding": padding})
+            problem = case.problem(np.float32)
+            data = arrays(problem)
+            assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
+
+
+@shapes
+@pytest.mark.parametrize("turn", [lambda w: w[:, :, ::-1, ::-1], lambda w: w.swapaxes(0, 1).copy().swapaxes(0, 1)])
+def test_weights_that_are_a_view_are_packed_as_their_copy_is(turn):
+    problem = EDGES[1].__class__("view", (1, 70, 5, 5), (140, 70, 3, 3), {"groups": 1}).problem(np.float32)
+    x, weight, bias = arrays(problem)
+    expected = run(tiled, problem, machine(2), x, turn(weight).copy(), bias)
+    assert_same_bits(run(tiled, problem, machine(2), x, turn(weight), bias), expected)
+    on = machine(2)
+    strided, packed = (tiled.prepare(problem, on, w, bias) for w in (turn(weight), turn(weight).copy()))
+    assert strided.finite == packed.finite
+
+
+@shapes
 def test_integers_beside_floats_are_converted_as_loops_does():
     problem = EDGES[1].problem(np.uint64, np.float64)
     data = arrays(problem)

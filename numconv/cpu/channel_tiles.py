@@ -26,6 +26,9 @@ from .window import Tables, Window
 # rows at once where one run spans the map.
 WIDE = machine(1).vector_bytes == 64
 EXTENTS = ((1, 14), (2, 7), (3, 4)) if WIDE else ((1, 6), (2, 3), (3, 2))
+# For maps of one to three columns alone, such as the gradients of weights: a run of 4 wastes a quarter there, and more
+# rows than these have addresses that spill.
+NARROW = {1: (10, 1), 2: (6, 2), 3: (3, 3)} if WIDE else {1: (6, 1)}
 RUNS = tuple(run for _, run in EXTENTS)
 VECTORS = 2
 MAX_PIXELS = 256
@@ -52,7 +55,7 @@ def run_length(columns: int) -> int:
 
 def extent(columns: int) -> tuple[int, int]:
     """(rows, run) of the tiles of a block of so many columns: the run that covers a row with the least waste."""
-    return min(EXTENTS, key=lambda extent: -(-columns // extent[1]) * extent[1])
+    return NARROW.get(columns) or min(EXTENTS, key=lambda extent: -(-columns // extent[1]) * extent[1])
 
 
 def tiles(problem: Problem, columns: int, channels: int) -> Array:
@@ -81,10 +84,12 @@ def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[i
 
 def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels: int) -> int:
     """A task's time for its sums, in cycles: each worth a fused multiply-add or an aligned load of a vector."""
-    run, lanes = run_length(columns), machine.lanes(problem.accumulator)
+    (height, run), lanes = extent(columns), machine.lanes(problem.accumulator)
     runs, vectors = rows * -(-columns // run), -(-channels // lanes)
     pairs, single = divmod(vectors, VECTORS)
-    tap = pairs * VECTORS * run + single * (run + 2)
+    # A row alone waits for its weights, and for its sums.
+    least = 0 if columns > run or rows % height == 0 else 4
+    tap = pairs * max(VECTORS * run, least) + single * max(run + 2, least)
     # A square of the transposition, for each vector of channels and of pixels.
     return runs * (problem.taps * tap + vectors * TILE_START) + vectors * rows * -(-columns // lanes) * 8 * lanes
 

@@ -43,6 +43,8 @@ LANES = 16
 ROW_COST = 1000
 PIXEL_COST = 8
 CHANNEL_COST = 14
+# And for each run of pixels that lies in one row of the output: 3x3 maps ran at a third of what wide ones do.
+RUN_COST = 400
 # Share of the FMA peak that it was measured to run at, by the accumulator's kind (bench/test_resnet50.py).
 EFFICIENCY = {"f": 0.7, "c": 0.15, "i": 0.1, "u": 0.1}
 
@@ -133,7 +135,9 @@ def _busiest(problem: Problem, threads: int, pixels: int, channels: int) -> int:
     group_channels = problem.out_channels // problem.groups
     tasks = problem.batch * problem.groups * -(-problem.pixels // pixels) * -(-group_channels // channels)
     lanes = min(pixels, -(-problem.pixels // LANES) * LANES)
-    per_tap = min(channels, group_channels) * (lanes + CHANNEL_COST) + lanes * PIXEL_COST + ROW_COST
+    runs = -(-min(pixels, problem.pixels) // problem.out_spatial[-1]) if problem.pixels else 0
+    copying = lanes * PIXEL_COST + runs * RUN_COST + ROW_COST
+    per_tap = min(channels, group_channels) * (lanes + CHANNEL_COST) + copying
     return -(-tasks // threads) * per_tap * problem.taps
 
 

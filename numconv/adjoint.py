@@ -1,0 +1,314 @@
+"""The adjoints of a correlation, as Calls: how a transposed correlation and the gradients become Problems.
+
+Transposed, and the gradient by the input, which is the same: the weights are turned round and their channels
+exchanged, the stride becomes an input dilation, and the padding becomes what the kernel reaches over it. The gradient
+by the weights: batch and channels are exchanged, the output's gradient is the kernel, and stride and dilation are
+exchanged. All are views of the arrays. Nothing is conjugated.
+
+The adjoint of a padding other than zeros folds the result's frame back onto the border (`Problem.fold`).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from .dialect import convolution
+from .method import Array
+from .planner import Call, Options, Plan, Wish, as_array, check_out
+from .problem import Problem, cross, shapes
+from .validate import canonical, describe, padding_pairs, per_axis, refuse
+
+AXES = {1: "width", 2: "height, width", 3: "depth, height, width"}
+
+
+def transposed(
+    rank: int, input: Any, weight: Any, bias: Any, options: Options, extra: Any, wish: Wish, out: Array | None = None
+) -> Call:
+    """The Call of a transposed correlation; extra is torch's output_padding."""
+    x, weight = as_array("input", input), as_array("weight", weight)
+    found = _transposed(rank, x.shape, weight.shape, x.dtype, options, canonical("output_padding", extra))
+    return convolution(rank, x, _exchanged(weight, options.groups), bias, found, wish, out)
+
+
+def by_input(
+    rank: int, size: Any, weight: Any, grad: Any, options: Options, wish: Wish, out: Array | None = None
+) -> Call:
+    """The Call of the gradient by the input, which has that size."""
+    weight, grad = as_array("weight", weight), as_array("grad_output", grad)
+    found = _by_input(rank, as_size("input_size", size), weight.shape, grad.shape, grad.dtype, weight.dtype, options)
+    return convolution(rank, grad, _exchanged(weight, options.groups), None, found, wish, out)
+
+
+def by_weight(
+    rank: int, input: Any, size: Any, grad: Any, options: Options, wish: Wish, out: Array | None = None
+) -> Call:
+    """The Call of the gradient by the weights, which have that size."""
+    x, grad = as_array("input", input), as_array("grad_output", grad)
+    size = as_size("weight_size", size)
+    found, exact = _by_weight(rank, x.shape, size, grad.shape, x.dtype, grad.dtype, options)
+    kernel = (grad if grad.ndim == rank + 2 else grad[None]).swapaxes(0, 1)
+    inside = _inside(x, rank, size, options.groups)
+    trim = tuple(slice(side) for side in size[2:])
+    if _as_batch(rank, size):
+        call = convolution(rank, inside, kernel, None, found, wish, out)
+        return call._replace(view=functools.partial(_exchange_and_trim, trim=trim))
+    call = convolution(rank + 1, inside, kernel[:, :, None], None, found, wish, out)
+    return call._replace(shape=_no_batch, view=None if exact else functools.partial(_trim, trim=trim))
+
+
+class WeightPlan(Plan):
+    """A plan of the gradient by the weights: called with the input, again and again, for one gradient of the output."""
+
+    def __init__(self, rank: int, x: Array, size: tuple[int, ...], grad: Array, options: Options, wish: Wish) -> None:
+        call = by_weight(rank, x, size, grad, options, wish)
+        super().__init__(call)
+        self._shape, self._inside = x.shape, functools.partial(_inside, rank=rank, size=size, groups=options.groups)
+        self._view, self._size = call.view, size
+
+    def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
+        """The gradient for an input of the shape and dtype that were planned for; errors as `Plan` has them."""
+        x = as_array("input", x)
+        if x.shape != self._shape:
+            refuse(
+                ValueError,
+                f"the input has shape {x.shape}, but this plan takes {self._shape}: make a plan for each shape",
+                self.problem,
+            )
+        check_out(out, self._size, self.problem, (x,))
+        if self._view is None:
+            into = None if out is None else out[None]
+            result = super().__call__(self._inside(x), out=into, stream=stream)[0]
+            return result if out is None else out
+        result = super().__call__(self._inside(x), stream=stream)
+        result = self._view(result if _as_batch(len(self._size) - 2, self._size) else result[0])
+        if out is None:
+            return result
+        np.copyto(out, result)
+        return out
+
+
+def _inside(x: Array, rank: int, size: tuple[int, ...], groups: int) -> Array:
+    """The input as the Problem of the gradient by the weights takes it."""
+    inside = _batch_inside(x if x.ndim == rank + 2 else x[None], groups)
+    return inside.swapaxes(0, 1) if _as_batch(rank, size) else inside[None]
+
+
+def _as_batch(rank: int, size: tuple[int, ...]) -> bool:
+    """Whether a gradient by the weights takes the input's channels as the batch: no axis is left, or there are none."""
+    return rank == 3 or size[1] == 0
+
+
+def _batch_inside(x: Array, groups: int) -> Array:
+    """(batch, channels, ...) as (groups * batch, channels of a group, ...): a copy where both are more than one."""
+    batch, channels, *spatial = x.shape
+    return x.reshape(batch, groups, channels // groups, *spatial).swapaxes(0, 1).reshape(
+        groups * batch, channels // groups, *spatial
+    )  # fmt: skip
+
+
+def _exchanged(weight: Array, groups: int) -> Array:
+    """(groups * a, b, ...) as (groups * b, a, ...), turned round in space."""
+    channels, inside, *kernel = weight.shape
+    turned = weight[:, :, *(slice(None, None, -1),) * len(kernel)]
+    if groups == 1:
+        return turned.swapaxes(0, 1)
+    split = turned.reshape(groups, channels // groups, inside, *kernel)
+    return split.swapaxes(1, 2).reshape(groups * inside, channels // groups, *kernel)
+
+
+def _exchange_and_trim(result: Array, trim: tuple[slice, ...]) -> Array:
+    return result.swapaxes(0, 1)[:, :, *trim]
+
+
+def _trim(result: Array, trim: tuple[slice, ...]) -> Array:
+    return result[:, :, *trim]
+
+
+def _no_batch(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[1:]
+
+
+def as_size(name: str, value: Any) -> tuple[int, ...]:
+    size = canonical(name, value)
+    if not isinstance(size, tuple):
+        raise TypeError(f"{name} is {value!r}, but it takes a shape, a tuple of integers")
+    return size
+
+
+@functools.lru_cache(maxsize=1024)
+def _transposed(
+    rank: int,
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    options: Options,
+    extra: Any,
+) -> Options:
+    """The options of the Problem that a transposed correlation is."""
+    line = f"{dtype.name} {shapes(x_shape, weight_shape)} transposed"
+    if len(x_shape) not in (rank + 1, rank + 2):
+        refuse(
+            ValueError,
+            f"the input has {len(x_shape)} axes, but it takes (channels, {AXES[rank]}) or (batch, channels,"
+            f" {AXES[rank]}): add the missing axes with x[None]",
+            line,
+        )
+    if len(weight_shape) != rank + 2:
+        refuse(
+            ValueError,
+            f"the weight has {len(weight_shape)} axes, but it takes {rank + 2}: (input channels, output channels per"
+            f" group, {AXES[rank]})",
+            line,
+        )
+    groups, channels, spatial, kernel = options.groups, x_shape[-rank - 1], x_shape[-rank:], weight_shape[2:]
+    if groups < 1 or channels % groups:
+        refuse(ValueError, f"groups is {groups}, but it must divide the {channels} input channels", line)
+    if weight_shape[0] != channels:
+        refuse(
+            ValueError,
+            f"the input has {channels} channels, but the weight takes {weight_shape[0]}: transposed, the weight is"
+            f" (input channels, output channels per group, {AXES[rank]})",
+            line,
+        )
+    if min(spatial) < 1 or min(kernel) < 1:
+        refuse(
+            ValueError,
+            f"the input is {cross(spatial)} and the kernel {cross(kernel)}, but every side must be at least 1",
+            line,
+        )
+    stride = per_axis("stride", options.stride, rank, 1, line)
+    dilation = per_axis("dilation", options.dilation, rank, 1, line)
+    extra = per_axis("output_padding", extra, rank, 0, line)
+    if any(more >= max(s, d) for more, s, d in zip(extra, stride, dilation, strict=True)):
+        refuse(
+            ValueError,
+            f"output_padding is {cross(extra)}, but it must be less than the stride, {cross(stride)}, or the dilation,"
+            f" {cross(dilation)}: a larger result is padded with np.pad",
+            line,
+        )
+    reach = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    whole = tuple(n * s for n, s in zip(spatial, stride, strict=True))
+    pairs = padding_pairs(options.padding, whole, reach, stride, line)
+    if options.padding in ("same", "same_lower"):
+        size = whole
+        if any(extra):
+            refuse(
+                ValueError,
+                f"output_padding is {cross(extra)}, but with padding {options.padding!r} the result is {cross(whole)},"
+                f" input times stride: leave one of them out",
+                line,
+            )
+    else:
+        size = tuple(
+            (n - 1) * s + r + 1 - sum(pair) + more
+            for n, s, r, pair, more in zip(spatial, stride, reach, pairs, extra, strict=True)
+        )
+    if min(size) < 1:
+        refuse(ValueError, f"the result would be {cross(size)}, but every side must be at least 1: pad less", line)
+    # The correlation that it is the adjoint of.
+    forward = describe(
+        rank,
+        (*x_shape[: -rank - 1], groups * weight_shape[1], *size),
+        dtype,
+        weight_shape,
+        dtype,
+        stride=stride,
+        padding=pairs,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=options.padding_mode,
+    )
+    return _adjoint(forward, spatial, options)
+
+
+@functools.lru_cache(maxsize=1024)
+def _by_input(
+    rank: int,
+    size: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    grad_shape: tuple[int, ...],
+    grad_dtype: np.dtype[Any],
+    weight_dtype: np.dtype[Any],
+    options: Options,
+) -> Options:
+    """The options of the Problem that the gradient by the input is."""
+    forward = _forward(rank, size, grad_dtype, weight_shape, weight_dtype, grad_shape, options)
+    return _adjoint(forward, forward.out_spatial, options)
+
+
+def _forward(
+    rank: int,
+    x_shape: tuple[int, ...],
+    x_dtype: np.dtype[Any],
+    weight_shape: tuple[int, ...],
+    weight_dtype: np.dtype[Any],
+    grad_shape: tuple[int, ...],
+    options: Options,
+) -> Problem:
+    """The correlation of which a gradient is asked for, after a look at the shape of the output's gradient."""
+    forward = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, None, None, *options)
+    wanted = forward.out_shape if len(x_shape) == rank + 2 else forward.out_shape[1:]
+    if grad_shape != wanted:
+        refuse(
+            ValueError,
+            f"grad_output has shape {grad_shape}, but the correlation's output has shape {wanted}: check the sizes,"
+            f" stride, padding and dilation",
+            forward,
+        )
+    return forward
+
+
+def _adjoint(forward: Problem, spatial: tuple[int, ...], options: Options) -> Options:
+    """The options of the adjoint of a correlation, by its input; the output has those sides."""
+    folds = forward.padding_mode != "zeros" and any(map(any, forward.padding))
+    padding = []
+    for size, (before, after), kernel, stride, dilation, n in zip(
+        forward.spatial, forward.padding, forward.kernel, forward.stride, forward.dilation, spatial, strict=True
+    ):
+        # The adjoint's result is the padded input, or, where the frame is dropped, what starts behind it.
+        first, last = (0, size + before + after) if folds else (before, before + size)
+        padding.append((dilation * (kernel - 1) - first, last - 1 - (n - 1) * stride))
+    return options._replace(
+        stride=1,
+        padding=tuple(padding),
+        dilation=forward.dilation,
+        padding_mode=forward.padding_mode if folds else "zeros",
+        input_dilation=forward.stride,
+        fold=forward.padding if folds else 0,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _by_weight(
+    rank: int,
+    x_shape: tuple[int, ...],
+    size: tuple[int, ...],
+    grad_shape: tuple[int, ...],
+    x_dtype: np.dtype[Any],
+    grad_dtype: np.dtype[Any],
+    options: Options,
+) -> tuple[Options, bool]:
+    """The options of the Problem that the gradient by the weights is, and whether its result has their size at once."""
+    forward = _forward(rank, x_shape, x_dtype, size, grad_dtype, grad_shape, options)
+    padding, exact = list(forward.padding), True
+    for axis, (before, after) in enumerate(forward.padding):
+        stride, dilation = forward.stride[axis], forward.dilation[axis]
+        # The last rows that no window reached would give outputs behind the kernel's.
+        met = stride * (forward.out_spatial[axis] - 1) + dilation * (forward.kernel[axis] - 1) + 1
+        least = met - before - forward.spatial[axis]
+        if forward.padding_mode == "zeros":
+            padding[axis] = (before, least)
+        else:
+            exact &= after - least < dilation
+    missing = not _as_batch(rank, size)
+    crops = min(map(min, padding)) < 0
+    found = options._replace(
+        stride=(1,) * missing + forward.dilation,
+        padding=((0, 0),) * missing + tuple(padding),
+        dilation=(1,) * missing + forward.stride,
+        input_dilation=(1,) * (rank + missing) if crops else 1,
+    )
+    return found, exact
