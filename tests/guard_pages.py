@@ -77,10 +77,13 @@ def problems(dtype):
                 yield f"width {width}", Case("", *shapes, {"groups": groups, **options}).problem(dtype)
     for kernel in ((1, 1), (1, 5), (5, 5), (7, 7), (9, 2)):
         for size in (13, 22, 75):
-            for co in (2, 33):
-                yield f"kernel {kernel}", Case("", (2, 1, size, size), (co, 1, *kernel)).problem(dtype)
-                shapes = (1, 17, size, size), (co, 17, *kernel)
-                yield f"kernel {kernel} deep", Case("", *shapes, {"padding": kernel[1] // 2}).problem(dtype)
+            yield f"kernel {kernel} of planes", Case("", (2, 1, size, size), (2, 1, *kernel)).problem(dtype)
+            for stride in (1, 2):
+                options = {"padding": (kernel[0] // 2, kernel[1] // 2), "stride": stride}
+                planes = Case("", (2, 3, size, size), (3, 1, *kernel), {"groups": 3, **options})
+                yield f"kernel {kernel} of padded planes", planes.problem(dtype)
+            deep = Case("", (1, 17, size, size), (33, 17, *kernel), options)
+            yield f"kernel {kernel} deep", deep.problem(dtype)
 
 
 def main(name, dtype, *flags):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import bits
+import numpy as np
 import pytest
 
 from numconv import jit
 from numconv.__main__ import main
 from numconv.cli import warmup
-from numconv.cpu import channel_tiles, loops, pixel_tiles, tiled
+from numconv.cpu import channel_tiles, depthwise, loops, pixel_tiles, row_strips, row_tiles, tiled
 
 SCRIPT = """
 from numconv.__main__ import main
@@ -34,20 +36,32 @@ def test_where_nothing_can_be_kept_it_fails(monkeypatch, capsys):
     assert "kept in none: no folder" in capsys.readouterr().out
 
 
+def recorded(monkeypatch, places):
+    """What (module, name) functions will be asked for, in a set that grows."""
+    asked = set()
+
+    def record(make):
+        return lambda *extents: (asked.add(extents), make(*extents))[1]
+
+    for module, name in places:
+        monkeypatch.setattr(module, name, record(getattr(module, name)))
+    return asked
+
+
 @pytest.mark.parametrize("dtype", warmup.DTYPES)
 def test_its_layers_need_every_register_tile(monkeypatch, dtype):
-    asked = set()
-    for module in (pixel_tiles, channel_tiles):
-
-        def record(*extents, tile=module.tile):
-            asked.add((*extents[:3], extents[4]))
-            return tile(*extents)
-
-        monkeypatch.setattr(module, "tile", record)
-    bits.forget()
+    kind = np.dtype(dtype)
+    dense = recorded(monkeypatch, [(pixel_tiles, "tile"), (channel_tiles, "tile")])
+    rows = recorded(monkeypatch, [(row_tiles, "rows_tile"), (row_strips, "strip_tile")])
+    for forget in (bits.forget, depthwise._launch.cache_clear):
+        forget()
     warmup.warm(tiled, dtype)
+    warmup.warm(depthwise, dtype)
     bits.forget()
-    assert asked == {*bits.PIXELS, *bits.CHANNELS}
+    assert dense == {(*extents, kind, by_table) for *extents, by_table in (*bits.PIXELS, *bits.CHANNELS)}
+    heights, widths = row_tiles.HEIGHTS, (1, 2, row_tiles.VECTORS)
+    strips = itertools.product(row_strips.KERNELS, row_strips.STRIDES, (row_strips.TALL, row_strips.LOW))
+    assert rows == {(kind, *extents) for extents in (*itertools.product(heights, widths), *strips)}
 
 
 def test_what_is_there_is_not_compiled_again():

@@ -30,9 +30,8 @@ LAYERS = (
     *(Case("dense", (1, 8, size, size), (co, 8, 3, 3), {"padding": 1}) for size in (14, 7, 4) for co in (48, 24, 12)),
     Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1}),
     Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),
-    *(_planes(3, size, padding=1, stride=stride) for size in (8, 30, 130) for stride in (1, 2)),
-    *(_planes(kernel, 7, padding=kernel // 2) for kernel in (5, 7)),
-    *(_planes(9, size) for size in (16, 30, 46, 140)),
+    *(_planes(kernel, 20, padding=kernel // 2, stride=stride) for kernel in (3, 5, 7) for stride in (1, 2)),
+    *(_planes(9, size) for size in (16, 20, 30, 46, 140)),
 )
 
 
