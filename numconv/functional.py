@@ -26,6 +26,7 @@ def conv2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -54,8 +55,11 @@ def conv2d(
         as torch has it; "same_lower": before. "full": dilation * (kernel - 1) on each side.
     groups : int
         The channels of input and output fall into so many groups; each output group sees its input group alone.
-    padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
-        What the padding holds; np.pad's names are constant, reflect, edge, wrap and symmetric.
+    padding_mode : {"zeros", "constant", "reflect", "replicate", "circular", "symmetric"}
+        What the padding holds; np.pad's names are constant, reflect, edge, wrap and symmetric. It may be wider than
+        the input.
+    padding_value : number
+        What it holds with "constant". Padding is part of the sum, so inf and NaN there show.
     method : str
         "auto", or a method's name: see `numconv.explain`. One that cannot serve the call is a ValueError.
     rtol : float, optional
@@ -113,7 +117,7 @@ def conv2d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         wish(method, rtol, rtol_kind, reproducible),
         out,
     )
@@ -130,6 +134,7 @@ def conv1d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -156,7 +161,7 @@ def conv1d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         wish(method, rtol, rtol_kind, reproducible),
         out,
     )
@@ -173,6 +178,7 @@ def conv3d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -200,7 +206,7 @@ def conv3d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         wish(method, rtol, rtol_kind, reproducible),
         out,
     )
@@ -217,6 +223,7 @@ def plan(
     dilation: PerAxis = 1,
     groups: int = 1,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -234,7 +241,8 @@ def plan(
         Copied, so that later edits have no effect. Its number of axes says how many are spatial.
     x_dtype : dtype, optional
         Of the inputs to come; the weight's unless given.
-    bias, stride, padding, dilation, groups, padding_mode, method, rtol, rtol_kind, reproducible, activation, dtype
+    bias, stride, padding, dilation, groups, padding_mode, padding_value, method, rtol, rtol_kind, reproducible,
+    activation, dtype
         As in `conv2d`.
 
     Returns
@@ -262,5 +270,5 @@ def plan(
     if not isinstance(shape, tuple):
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
     x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
-    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype)
+    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value)
     return Plan(convolution(rank, x, weight, bias, wanted, wish(method, rtol, rtol_kind, reproducible)))

@@ -32,6 +32,7 @@ class Options(NamedTuple):
     padding_mode: str = "zeros"
     activation: str | None = None
     dtype: np.dtype[Any] | None = None
+    padding_value: complex = 0
 
 
 class Wish(NamedTuple):
@@ -44,7 +45,9 @@ class Wish(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One correlation that a dialect asks for: arrays, options, and the result's shape where it is not the input's."""
+    """One correlation that a dialect asks for: arrays, options, the result's shape where it is not the input's, and what
+    finishes it: makes of the result what the caller gets.
+    """
 
     rank: int
     x: Array
@@ -54,6 +57,7 @@ class Call(NamedTuple):
     wish: Wish = Wish()
     out: Array | None = None
     shape: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
+    finish: Callable[[Array], Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,8 @@ def execute(call: Call) -> Array:
     check_out(call.out, shape, problem, (call.x, call.weight, call.bias))
     prepared = method.prepare(problem, on, call.weight, call.bias)
     scratch = np.empty(scratch_bytes, np.uint8)
-    return _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
+    result = _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
+    return result if call.finish is None else call.finish(result)
 
 
 def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:

@@ -29,6 +29,7 @@ Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 # Ours and torch's name for a padding mode, and np.pad's.
 PADDING_MODES = {
     "zeros": "constant",
+    "constant": "constant",
     "reflect": "reflect",
     "replicate": "edge",
     "circular": "wrap",
@@ -52,6 +53,7 @@ class Problem:
     stride: tuple[int, ...]
     padding: Pairs
     padding_mode: str
+    padding_value: complex
     dilation: tuple[int, ...]
     x_dtype: np.dtype[Any]
     weight_dtype: np.dtype[Any]
@@ -164,7 +166,9 @@ class Problem:
             values = getattr(self, name)
             parts += [f"{name} {cross(values)}"] * any(value != default for value in values)
         if any(map(any, self.padding)):
-            mode = "" if self.padding_mode == "zeros" else f" {self.padding_mode}"
+            mode = {"zeros": "", "constant": f" constant {self.padding_value}"}.get(
+                self.padding_mode, f" {self.padding_mode}"
+            )
             parts.append(f"padding {_pads(self.padding)}{mode}")
         parts += ["bias"] * self.has_bias
         parts += [self.activation] if self.activation else []

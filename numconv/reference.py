@@ -5,6 +5,8 @@ Floating-point problems are computed in NumPy's longest float, integers modulo 2
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .method import Array
@@ -16,7 +18,9 @@ def correlate(problem: Problem, x: Array, weight: Array, bias: Array | None) -> 
     kind = {"c": np.clongdouble, "f": np.longdouble}.get(problem.accumulator.kind, problem.accumulator.type)
     x = x.reshape(problem.x_shape).astype(kind)
     weight = weight.astype(kind)
-    padded = np.pad(x, ((0, 0), (0, 0), *problem.padding), PADDING_MODES[problem.padding_mode])  # type: ignore[call-overload]
+    mode: Any = PADDING_MODES[problem.padding_mode]
+    value = {"constant_values": problem.padding_value} if mode == "constant" else {}
+    padded = np.pad(x, ((0, 0), (0, 0), *problem.padding), mode, **value)
     axes = tuple(range(2, 2 + problem.rank))
     reach = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel, strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axes)
