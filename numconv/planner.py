@@ -45,8 +45,8 @@ class Wish(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One correlation that a dialect asks for: arrays, options, the result's shape where it is not the input's, and what
-    finishes it: makes of the result what the caller gets.
+    """One correlation that a dialect asks for: arrays, options, the result's shape where it is not the input's, and
+    what makes of the result what the caller gets.
     """
 
     rank: int
