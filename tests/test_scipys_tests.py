@@ -47,6 +47,8 @@ def outcomes(tmp_path_factory):
             **os.environ,
             "PYTHONPATH": os.pathsep.join((str(PACKAGE.parent), str(Path(__file__).parent))),
             "NUMCONV_REPORT": str(folder / "report.json"),
+            # Thousands of tiny calls: each would wait for a second thread.
+            "NUMBA_NUM_THREADS": "1",
         },
         cwd=folder,
         capture_output=True,
