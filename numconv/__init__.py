@@ -6,8 +6,12 @@
     array([[19, 25],
            [37, 43]])
 
-`conv2d` and `plan` are the main roads; `explain` tells what they would do. Importing compiles nothing.
+`conv2d` and `plan` are the main roads; `explain` tells what they would do. The modules `numconv.signal` and
+`numconv.ndimage` have scipy's names; they are imported when they are first asked for. Importing compiles nothing.
 """
+
+import importlib
+import types
 
 from .d2l import corr2d, corr2d_multi_in, corr2d_multi_in_out, corr2d_multi_in_out_1x1, pool2d, trans_conv
 from .explain import Cost, Explanation, cost, explain
@@ -63,3 +67,13 @@ __all__ = [
     "pool2d",
     "trans_conv",
 ]
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    if name in ("ndimage", "signal"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "ndimage", "signal"})

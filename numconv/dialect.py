@@ -21,12 +21,13 @@ P = ParamSpec("P")
 RTOL_KINDS = ("expected", "bound")
 
 
-def correlation(describe: Callable[P, Call]) -> Callable[P, Array]:
-    """Make a public function of one that describes its Call."""
+def correlation(describe: Callable[P, Call | Array]) -> Callable[P, Array]:
+    """Make a public function of one that describes its Call, or gives the result where there is nothing to plan."""
 
     @functools.wraps(describe)
     def function(*args: P.args, **kwargs: P.kwargs) -> Array:
-        return execute(describe(*args, **kwargs))
+        call = describe(*args, **kwargs)
+        return execute(call) if isinstance(call, Call) else call
 
     signature = inspect.signature(describe).replace(return_annotation="np.ndarray")
     vars(function)["__signature__"] = signature
@@ -49,7 +50,11 @@ def described(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
         if takes_array and isinstance(value, tuple) and value and all(isinstance(entry, int) for entry in value):
             bound.arguments[name] = stand_in(value, np.dtype(np.float32))
     call = describe(*bound.args, **bound.kwargs)
-    assert isinstance(call, Call)
+    if not isinstance(call, Call):
+        raise ValueError(
+            f"{describe.__name__} answers this call without a correlation, so there is nothing to plan: pass arrays"
+            f" that are not empty"
+        )
     return call
 
 
@@ -69,7 +74,14 @@ def convolution(
 
 
 def options(
-    stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any, activation: Any, dtype: Any
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    padding_mode: Any,
+    activation: Any,
+    dtype: Any,
+    padding_value: Any = 0,
 ) -> Options:
     """The options in canonical form; most calls pass plain integers, which are that already."""
     return Options(
@@ -80,6 +92,7 @@ def options(
         _word("padding_mode", padding_mode),
         activation if activation is None else _word("activation", activation),
         None if dtype is None else data_type("dtype", dtype),
+        padding_value if type(padding_value) is int else scalar("padding_value", padding_value),
     )
 
 
@@ -105,6 +118,18 @@ def data_type(name: str, value: Any) -> np.dtype[Any]:
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}, but it takes a dtype, such as np.float32 or 'float32'") from None
     return native
+
+
+def scalar(name: str, value: Any) -> complex:
+    """The value as a Python number; an array of one element is one."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0)
+    if array.size != 1 or array.dtype.kind not in "biufc":
+        raise TypeError(f"{name} is {value!r}, but it takes one number")
+    number: complex = array.item()
+    return number
 
 
 def _word(name: str, value: Any) -> str:

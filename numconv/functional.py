@@ -59,6 +59,7 @@ def conv2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -88,8 +89,11 @@ def conv2d(
         as torch has it; "same_lower": before. "full": dilation * (kernel - 1) on each side.
     groups : int
         The channels of input and output fall into so many groups; each output group sees its input group alone.
-    padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
-        What the padding holds; np.pad's names are constant, reflect, edge, wrap and symmetric.
+    padding_mode : {"zeros", "constant", "reflect", "replicate", "circular", "symmetric"}
+        What the padding holds; np.pad's names are constant, reflect, edge, wrap and symmetric. It may be wider than
+        the input.
+    padding_value : number
+        What it holds with "constant". Padding is part of the sum, so inf and NaN there show.
     method : str
         "auto", or a method's name: see `numconv.explain`. One that cannot serve the call is a ValueError.
     rtol : float, optional
@@ -150,7 +154,7 @@ def conv2d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
@@ -167,6 +171,7 @@ def conv1d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -194,7 +199,7 @@ def conv1d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
@@ -211,6 +216,7 @@ def conv3d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -239,7 +245,7 @@ def conv3d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
@@ -259,6 +265,7 @@ def plan(
     dilation: PerAxis = 1,
     groups: int = 1,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -284,7 +291,7 @@ def plan(
         For "transpose", as in `conv_transpose2d`.
     x_dtype : dtype, optional
         Of the inputs to come; the weight's unless given.
-    bias, stride, padding, dilation, groups, padding_mode : as in `conv2d`
+    bias, stride, padding, dilation, groups, padding_mode, padding_value : as in `conv2d`
     method, rtol, rtol_kind, reproducible, activation, dtype, workspace : as in `conv2d`
         The gradients take neither bias nor activation.
 
@@ -317,7 +324,7 @@ def plan(
     if not isinstance(shape, tuple):
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
     x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
-    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype)
+    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value)
     asked = wish(method, rtol, rtol_kind, reproducible, workspace)
     plans: dict[str, Callable[[], Plan]] = {
         "conv": lambda: Plan(convolution(rank, x, weight, bias, wanted, asked)),

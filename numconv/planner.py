@@ -33,6 +33,7 @@ class Options(NamedTuple):
     padding_mode: str = "zeros"
     activation: str | None = None
     dtype: np.dtype[Any] | None = None
+    padding_value: complex = 0
     input_dilation: Any = 1
     fold: Any = 0
 
@@ -48,8 +49,9 @@ class Wish(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One correlation that a dialect asks for: arrays and options; the result's shape, where it is not the input's; and
-    the view of the result to return, where that is not all of it or in another order of axes.
+    """One correlation that a dialect asks for: arrays and options; the result's shape, where it is not the input's; the
+    view of the result to return, and to copy to `out`, where that is not all of it or in another order of axes; and
+    what makes of the result, written to `out` as it is, what the caller gets.
     """
 
     rank: int
@@ -61,6 +63,7 @@ class Call(NamedTuple):
     out: Array | None = None
     shape: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
     view: Callable[[Array], Array] | None = None
+    finish: Callable[[Array], Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,8 @@ def execute(call: Call) -> Array:
     prepared = method.prepare(problem, on, call.weight, call.bias)
     scratch = np.empty(scratch_bytes, np.uint8)
     if call.view is None:
-        return _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
+        result = _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
+        return result if call.finish is None else call.finish(result)
     result = call.view(_run(method, problem, on, prepared, call.x, None, shape, scratch))
     if call.out is None:
         return result

@@ -34,6 +34,7 @@ Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 # Ours and torch's name for a padding mode, and np.pad's.
 PADDING_MODES = {
     "zeros": "constant",
+    "constant": "constant",
     "reflect": "reflect",
     "replicate": "edge",
     "circular": "wrap",
@@ -57,6 +58,7 @@ class Problem:
     stride: tuple[int, ...]
     padding: Pairs
     padding_mode: str
+    padding_value: complex
     dilation: tuple[int, ...]
     x_dtype: np.dtype[Any]
     weight_dtype: np.dtype[Any]
@@ -206,7 +208,8 @@ class Problem:
         for name in ("stride", "dilation", "input_dilation"):
             values = getattr(self, name)
             parts += [f"{name.replace('_', ' ')} {cross(values)}"] * any(value != 1 for value in values)
-        mode = "" if self.padding_mode == "zeros" else f" {self.padding_mode}"
+        modes = {"zeros": "", "constant": f" constant {self.padding_value}"}
+        mode = modes.get(self.padding_mode, f" {self.padding_mode}")
         folds = any(map(any, self.fold))
         if any(map(any, self.padding)):
             parts.append(f"padding {_pads(self.padding)}{'' if folds else mode}")

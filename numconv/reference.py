@@ -44,7 +44,9 @@ def _pad(problem: Problem, x: Array) -> Array:
     wide = np.zeros((*x.shape[:2], *sides), x.dtype)
     wide[:, :, *(slice(None, None, s) for s in problem.input_dilation)] = x
     mode: Any = "constant" if any(map(any, problem.fold)) else PADDING_MODES[problem.padding_mode]
-    padded: Array = np.pad(wide, ((0, 0), (0, 0), *((max(0, b), max(0, a)) for b, a in problem.padding)), mode)
+    value = {"constant_values": problem.padding_value} if mode == "constant" else {}
+    frame = ((0, 0), (0, 0), *((max(0, before), max(0, after)) for before, after in problem.padding))
+    padded: Array = np.pad(wide, frame, mode, **value)
     return padded[:, :, *(slice(max(0, -b), min(0, a) or None) for b, a in problem.padding)]
 
 

@@ -62,7 +62,7 @@ def tolerance(problem: Problem, bound: float, x: Array, weight: Array, bias: Arr
         return 0.0
     info = np.finfo(problem.accumulator)
     sums = np.abs(weight.astype(np.clongdouble)).reshape(len(weight), -1).sum(axis=1)
-    scale = float(np.abs(x.astype(np.clongdouble)).max() * sums.max())
+    scale = float(max(np.abs(x.astype(np.clongdouble)).max(), abs(problem.padding_value)) * sums.max())
     if bias is not None:
         scale += float(np.abs(bias.astype(np.clongdouble)).max())
     out_eps = float(np.finfo(problem.output).eps) if problem.output != problem.accumulator else 0.0
@@ -120,6 +120,7 @@ EDGES = (
     Case("reflect", (1, 3, 8, 9), (4, 3, 5, 5), {"padding": 2, "padding_mode": "reflect"}),
     Case("replicate", (1, 3, 8, 9), (4, 3, 5, 5), {"padding": ((1, 3), (4, 0)), "padding_mode": "replicate"}),
     Case("circular", (1, 3, 8, 9), (4, 3, 5, 5), {"padding": 2, "padding_mode": "circular", "stride": 2}),
+    Case("constant", (2, 3, 8, 9), (4, 3, 4, 3), {"padding": 3, "padding_mode": "constant", "padding_value": -2}),
     Case("symmetric", (1, 3, 8, 9), (4, 3, 5, 5), {"padding": 3, "padding_mode": "symmetric", "dilation": 2}),
     Case("reflect beyond the input", (1, 1, 3, 4), (2, 1, 3, 3), {"padding": 9, "padding_mode": "reflect"}),
     Case("groups", (2, 6, 7, 8), (9, 2, 3, 3), {"groups": 3, "padding": 1}, bias=True),

@@ -5,6 +5,7 @@ accepted and the way out.
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from typing import Any, NoReturn
 
@@ -98,6 +99,37 @@ def padding_pairs(
     return pairs
 
 
+def _padding_value(value: complex, mode: str, accumulator: np.dtype[Any], line: str) -> complex:
+    """The padding's value as the sums hold it: an int, a float or a complex number."""
+    if mode != "constant":
+        if value != 0:
+            refuse(
+                ValueError,
+                f"padding_value is {value!r}, but padding_mode is {mode!r}: pass padding_mode='constant'",
+                line,
+            )
+        return 0
+    if accumulator.kind in "iu":
+        limits = np.iinfo(accumulator)
+        if isinstance(value, complex) or value != value // 1 or not limits.min <= value <= limits.max:
+            refuse(
+                TypeError,
+                f"padding_value is {value!r}, but the sums are {accumulator.name}, which cannot hold it: convert the"
+                f" input",
+                line,
+            )
+        return int(value)
+    if isinstance(value, complex) and accumulator.kind != "c":
+        refuse(
+            TypeError,
+            f"padding_value is {value!r}, but the sums are {accumulator.name}, which cannot hold it: convert the input",
+            line,
+        )
+    held: complex = accumulator.type(value).item()
+    # One NaN for all, so that Problems that are alike are equal.
+    return math.nan if held != held and not isinstance(held, complex) else held
+
+
 def accumulator_dtype(x: np.dtype[Any], weight: np.dtype[Any], line: object = "") -> np.dtype[Any]:
     """The dtype in which products are added up: 64 bits for integers, at least float32 for floats."""
     for name, dtype in (("input", x), ("weight", weight)):
@@ -155,6 +187,7 @@ def describe(
     padding_mode: str = "zeros",
     activation: str | None = None,
     dtype: np.dtype[Any] | None = None,
+    padding_value: complex = 0,
     input_dilation: Any = 1,
     fold: Any = 0,
 ) -> Problem:
@@ -221,13 +254,17 @@ def describe(
                 f" pad more or take a smaller kernel",
                 line,
             )
-        if size == 0 and padding_mode != "zeros":
+        if size == 0 and padding_mode not in ("zeros", "constant"):
             refuse(
                 ValueError,
                 f"the input is empty, so padding_mode {padding_mode!r} has nothing to repeat: use 'zeros'",
                 line,
             )
     accumulator, output = _dtypes(x_dtype, weight_dtype, dtype, line)
+    padding_value = _padding_value(padding_value, padding_mode, accumulator, line)
+    if padding_mode == "constant" and padding_value == 0:
+        # A constant of zero is what the kernels know best.
+        padding_mode = "zeros"
     if bias_dtype is not None and KINDS[bias_dtype.kind] > KINDS[accumulator.kind]:
         refuse(
             TypeError,
@@ -247,6 +284,7 @@ def describe(
         stride=stride,
         padding=pairs,
         padding_mode=padding_mode,
+        padding_value=padding_value,
         dilation=dilation,
         x_dtype=x_dtype,
         weight_dtype=weight_dtype,

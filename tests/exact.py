@@ -15,6 +15,7 @@ import numpy as np
 
 MODES = {
     "zeros": "constant",
+    "constant": "constant",
     "reflect": "reflect",
     "replicate": "edge",
     "circular": "wrap",
@@ -81,7 +82,8 @@ def correlate(problem, x, weight, bias):
     """The Problem's result, every rounding included."""
     kind = problem.accumulator
     x = x.reshape(problem.x_shape).astype(kind)
-    x = np.pad(x, ((0, 0), (0, 0), *problem.padding), MODES[problem.padding_mode])
+    value = {"constant_values": problem.padding_value} if problem.padding_mode in ("zeros", "constant") else {}
+    x = np.pad(x, ((0, 0), (0, 0), *problem.padding), MODES[problem.padding_mode], **value)
     channels = problem.in_channels // problem.groups
     x = x.reshape(problem.batch, problem.groups, 1, channels, *x.shape[2:])
     shape = (problem.batch, problem.groups, problem.out_channels // problem.groups, *problem.out_spatial)

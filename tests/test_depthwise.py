@@ -89,6 +89,9 @@ def test_padding_beside_the_input_is_not_read():
     )
 
 
+CONSTANT = [{"padding_mode": "constant", "padding_value": 3}]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
@@ -104,7 +107,9 @@ def test_every_option_together(dtype, data):
         stride=(pick([1, 2, 3]), pick([1, 2, 3])),
         dilation=(pick([1, 2]), pick([1, 3])),
         padding=(pick([0, 1, 3]), pick([0, 2])),
-        padding_mode=pick(["zeros", "reflect", "replicate", "circular", "symmetric"]),
+        **pick(
+            [{"padding_mode": mode} for mode in ("zeros", "reflect", "replicate", "circular", "symmetric")] + CONSTANT
+        ),
         activation=pick([None, "relu"]),
     )
     try:

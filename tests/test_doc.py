@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 import inspect
+import operator
 import pkgutil
 
 import pytest
@@ -15,6 +16,7 @@ from numconv import jit
 # What calls return, rather than what is called.
 RETURNED = ("Cost", "Explanation", "Plan", "Problem")
 FUNCTIONS = [name for name in numconv.__all__ if name not in RETURNED]
+FUNCTIONS += [f"{module}.{name}" for module in ("ndimage", "signal") for name in getattr(numconv, module).__all__]
 # The command line draws with extras that the library does without.
 FOUND = [module.name for module in pkgutil.walk_packages(numconv.__path__, "numconv.")]
 MODULES = [name for name in FOUND if not name.startswith(("numconv.cli", "numconv.__main__"))]
@@ -29,7 +31,7 @@ def test_all_is_sorted_and_true():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_has_a_summary_and_an_example(name):
-    text = inspect.getdoc(getattr(numconv, name))
+    text = inspect.getdoc(operator.attrgetter(name)(numconv))
     assert text.splitlines()[0].endswith((".", ":"))
     assert "\nExamples\n--------\n>>> " in text
     assert f"nc.{name}(" in text.partition("Examples")[2], "the example calls the function itself"
@@ -37,7 +39,7 @@ def test_a_function_has_a_summary_and_an_example(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_functions_parameters_are_described_or_referred_to(name):
-    function = getattr(numconv, name)
+    function = operator.attrgetter(name)(numconv)
     text = inspect.getdoc(function)
     if "Parameters, dtypes and errors are those of" in text:
         return
@@ -48,13 +50,13 @@ def test_a_functions_parameters_are_described_or_referred_to(name):
 
 @pytest.mark.parametrize("name", RETURNED)
 def test_what_calls_return_is_described_in_a_paragraph(name):
-    text = inspect.getdoc(getattr(numconv, name))
+    text = inspect.getdoc(operator.attrgetter(name)(numconv))
     assert len(text.split()) >= 15
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_signatures_are_typed(name):
-    signature = inspect.signature(getattr(numconv, name))
+    signature = inspect.signature(operator.attrgetter(name)(numconv))
     assert signature.return_annotation is not inspect.Signature.empty
     assert all(parameter.annotation is not inspect.Parameter.empty for parameter in signature.parameters.values())
 

@@ -195,13 +195,25 @@ OPTIONS = [
     error(TypeError, "groups is True, but it takes an integer: pass 1 if that is meant", conv(groups=True)),
     error(
         ValueError,
-        f"padding_mode is 'wrap', but it must be one of zeros, reflect, replicate, circular, symmetric {LINE}",
+        "padding_mode is 'wrap', but it must be one of zeros, constant, reflect, replicate, circular, symmetric"
+        f" {LINE}",
         conv(padding_mode="wrap"),
     ),
     error(
         TypeError,
         f"padding_mode is 0, but it takes a word: {HELP}",
         conv(padding_mode=0),
+    ),
+    error(
+        ValueError,
+        f"padding_value is 3, but padding_mode is 'zeros': pass padding_mode='constant' {LINE}",
+        conv(padding_value=3),
+    ),
+    error(TypeError, "padding_value is [1, 2], but it takes one number", conv(padding_value=[1, 2])),
+    error(
+        TypeError,
+        f"padding_value is 2j, but the sums are float32, which cannot hold it: convert the input {LINE}",
+        conv(padding_mode="constant", padding_value=2j),
     ),
     error(ValueError, f"activation is 'gelu', but it must be None or 'relu' {LINE}", conv(activation="gelu")),
     error(TypeError, f"activation is 1, but it takes a word: {HELP}", conv(activation=1)),

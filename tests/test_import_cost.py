@@ -52,6 +52,8 @@ assert isinstance(layer.problem, use("Problem"))
 assert isinstance(use("explain")(nc.conv2d, x, weight), use("Explanation"))
 assert isinstance(use("cost")(nc.conv2d, x, weight), use("Cost"))
 assert used == set(nc.__all__), set(nc.__all__) ^ used
+assert nc.signal.correlate(image, kernel).shape == (4, 4)
+assert nc.ndimage.correlate(image, kernel).shape == (3, 3)
 """
 
 
@@ -74,6 +76,8 @@ def test_importing_adds_no_scipy_and_no_cuda_to_what_numba_loads(run_python):
             import numba
             before = set(sys.modules)
             import numconv
+            assert not {"numconv.signal", "numconv.ndimage"} & set(sys.modules)
+            assert {"signal", "ndimage"} <= set(dir(numconv))
             print(json.dumps(sorted(set(sys.modules) - before)))
             """
         )
@@ -81,6 +85,19 @@ def test_importing_adds_no_scipy_and_no_cuda_to_what_numba_loads(run_python):
     assert "numconv" in added
     assert not [name for name in added if name.startswith(("scipy", "numba.cuda", "numba_cuda", "torch", "cuda"))]
     assert not [name for name in added if name.partition(".")[0] in ("rich", "matplotlib", "skimage", "pytest")]
+
+
+def test_scipys_names_do_not_call_scipys_functions(run_python):
+    printed = run_python(
+        """
+        import sys
+        import numconv
+        numconv.signal.correlate([1.0, 2.0], [3.0, 4.0])
+        numconv.ndimage.correlate([1.0, 2.0], [3.0, 4.0])
+        print([name for name in sys.modules if name.startswith(("scipy.signal", "scipy.ndimage", "scipy.fft"))])
+        """
+    )
+    assert printed == "[]\n"
 
 
 def test_importing_compiles_nothing_and_starts_no_threads(run_python):

@@ -176,6 +176,10 @@ def test_the_bias_is_one_addition_more():
          {"groups": 2, "stride": (2, 1), "dilation": 3, "padding": 1, "activation": "relu"}),
         ("float32 1x1x9x9 * 1x1x3x3 padding 0+1x2 reflect", (2, (1, 1, 9, 9), F4, (1, 1, 3, 3), F4),
          {"padding": ((0, 1), (2, 2)), "padding_mode": "reflect"}),
+        ("float32 1x1x9 * 1x1x3 padding 1 constant 0.5", (1, (1, 1, 9), F4, (1, 1, 3), F4),
+         {"padding": 1, "padding_mode": "constant", "padding_value": 0.5}),
+        ("float32 1x1x9 * 1x1x3 padding 1", (1, (1, 1, 9), F4, (1, 1, 3), F4),
+         {"padding": 1, "padding_mode": "constant", "padding_value": -0.0}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

@@ -43,6 +43,7 @@ def problems(draw, dtypes=DTYPES, **fixed):
         max(1, d * (k - 1) + 1 - sum(p) + draw(st.integers(0, SIZES[rank])))
         for d, k, p in zip(dilation, kernel, padding, strict=True)
     )
+    mode = option("padding_mode", st.sampled_from(list(PADDING_MODES)))
     relu = dtype.kind != "c" and option("activation", st.booleans())
     return describe(
         rank,
@@ -55,13 +56,14 @@ def problems(draw, dtypes=DTYPES, **fixed):
         padding=padding,
         dilation=dilation,
         groups=groups,
-        padding_mode=option("padding_mode", st.sampled_from(list(PADDING_MODES))),
+        padding_mode=mode,
+        padding_value=draw(st.integers(0, 3)) if mode == "constant" else 0,
         activation="relu" if relu else None,
     )
 
 
 def options(problem):
-    names = ("stride", "padding", "dilation", "groups", "padding_mode", "activation")
+    names = ("stride", "padding", "dilation", "groups", "padding_mode", "padding_value", "activation")
     return {name: getattr(problem, name) for name in names}
 
 
@@ -165,7 +167,9 @@ def test_groups_are_correlations_side_by_side(problem, seed):
 @given(problem=problems(dtypes=("float32", "uint8")), seed=st.integers(0, 2**32))
 def test_padding_is_np_pad_before_the_call(problem, seed):
     x, weight, bias = arrays(problem, seed)
-    padded = np.pad(x, ((0, 0), (0, 0), *problem.padding), PADDING_MODES[problem.padding_mode])
+    mode = PADDING_MODES[problem.padding_mode]
+    value = {"constant_values": problem.padding_value} if mode == "constant" else {}
+    padded = np.pad(x, ((0, 0), (0, 0), *problem.padding), mode, **value)
     expected = call(problem, padded, weight, bias, padding=0, reproducible=True)
     np.testing.assert_array_equal(call(problem, x, weight, bias, reproducible=True), expected)
 
@@ -194,10 +198,12 @@ def test_a_dilated_kernel_is_one_with_zeros_between(problem, seed):
 @given(problem=problems(dtypes=("int64",), activation=False, bias=False), seeds=st.tuples(*[st.integers(0, 2**32)] * 2))
 def test_a_correlation_is_linear_in_both_arguments(problem, seeds):
     (x, weight, _), (other_x, other_weight, _) = (arrays(problem, seed) for seed in seeds)
-    left, right = call(problem, x + 3 * other_x, weight, None), call(problem, x, weight + 3 * other_weight, None)
-    base = call(problem, x, weight, None)
-    np.testing.assert_array_equal(left, base + 3 * call(problem, other_x, weight, None))
-    np.testing.assert_array_equal(right, base + 3 * call(problem, x, other_weight, None))
+    # With a constant that is not zero it would be affine.
+    linear = lambda x, weight: call(problem, x, weight, None, padding_value=0)  # noqa: E731
+    left, right = linear(x + 3 * other_x, weight), linear(x, weight + 3 * other_weight)
+    base = linear(x, weight)
+    np.testing.assert_array_equal(left, base + 3 * linear(other_x, weight))
+    np.testing.assert_array_equal(right, base + 3 * linear(x, other_weight))
 
 
 @settings(max_examples=60)
@@ -236,6 +242,7 @@ def test_a_signal_is_an_image_of_one_row(problem, seed):
         dilation=(1, *problem.dilation),
         groups=problem.groups,
         padding_mode=problem.padding_mode,
+        padding_value=problem.padding_value,
         activation=problem.activation,
         reproducible=True,
     )

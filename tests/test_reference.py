@@ -19,7 +19,7 @@ def position(index, size, mode):
     """Where a padded position lies in the input, or None in padding of zeros."""
     if 0 <= index < size:
         return index
-    if mode == "zeros":
+    if mode in ("zeros", "constant"):
         return None
     if mode == "replicate":
         return min(max(index, 0), size - 1)
@@ -47,7 +47,7 @@ def plain(problem, x, weight, bias):
             factor = weight[co][ci]
             for k in tap:
                 factor = factor[k]
-            total += (0 if None in at else x[n, co // outs * channels + ci, *at].item()) * factor
+            total += (problem.padding_value if None in at else x[n, co // outs * channels + ci, *at].item()) * factor
         total += 0 if bias is None else bias[co].item()
         out[n, co, *pixel] = max(total, 0) if problem.activation == "relu" else total
     return out

@@ -73,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dilation", type=per_axis, default=1)
     parser.add_argument("--groups", type=int, default=1)
     parser.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros")
+    parser.add_argument("--padding-value", type=float, default=0, help="what constant padding holds")
     parser.add_argument("--dtype", type=dtype, default=np.dtype(np.float32), help="of input and weight")
     parser.add_argument("--bias", action="store_true", help="with a bias")
     parser.add_argument("--activation", choices=("relu",))
@@ -84,8 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 OPTIONS = (
-    "stride", "padding", "dilation", "groups", "padding_mode", "activation", "method", "rtol", "rtol_kind",
-    "reproducible",
+    "stride", "padding", "dilation", "groups", "padding_mode", "padding_value", "activation", "method", "rtol",
+    "rtol_kind", "reproducible",
 )  # fmt: skip
 
 

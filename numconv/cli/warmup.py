@@ -27,7 +27,11 @@ def _planes(kernel: int, size: int, **options: int) -> Case:
 
 # Small layers that need, together, every register tile. 48 and 24 channels are one vector and a half of each width.
 LAYERS = (
-    *(Case("dense", (1, 8, size, size), (co, 8, 3, 3), {"padding": 1}) for size in (14, 7, 4, 3, 2, 1) for co in (48, 24, 12)),
+    *(
+        Case("dense", (1, 8, size, size), (co, 8, 3, 3), {"padding": 1})
+        for size in (14, 7, 4, 3, 2, 1)
+        for co in (48, 24, 12)
+    ),
     Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1}),
     Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),
     *(_planes(kernel, 20, padding=kernel // 2, stride=stride) for kernel in (3, 5, 7) for stride in (1, 2)),

@@ -40,16 +40,18 @@ class Geometry(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """For each axis, position in the padded input -> position in the input, or -1 in zero padding. One axis each, so
-    that one compiled kernel fits all.
+    """For each axis, position in the padded input -> position in the input, or -1 in constant padding. One axis each,
+    so that one compiled kernel fits all.
 
     interior: [column tap] -> (first, end), the output columns whose input column is not in the padding.
+    padding: its one value, in the dtype of the sums.
     """
 
     depth: Array
     height: Array
     width: Array
     interior: Array
+    padding: Array
 
 
 def find_sources(problem: Problem) -> Sources:
@@ -62,7 +64,7 @@ def find_sources(problem: Problem) -> Sources:
     # Output column j reads padded column j*stride + tap*dilation: inside from `first` on, for `size` columns.
     edges = np.stack([first, first + size], axis=1)
     interior = np.clip(-(-edges // problem.stride[-1]), 0, problem.out_spatial[-1])
-    return Sources(depth, height, width, interior)
+    return Sources(depth, height, width, interior, np.array([problem.padding_value], problem.accumulator))
 
 
 def _axis(problem: Problem, axis: int) -> Array:
@@ -83,7 +85,7 @@ def fill(
     sources: Sources,
     geometry: Geometry,
 ) -> None:
-    """panel[t, j] = what tap number tap + t meets at output pixel number pixel + j, zero in the padding."""
+    """panel[t, j] = what tap number tap + t meets at output pixel number pixel + j."""
     rest, kw = divmod(tap, geometry.kernel_w)
     rest, kh = divmod(rest, geometry.kernel_h)
     ci, kd = divmod(rest, geometry.kernel_d)
@@ -94,7 +96,8 @@ def fill(
         planes = sources.depth[kd * geometry.dilation_d :: geometry.stride_d]
         rows = sources.height[kh * geometry.dilation_h :: geometry.stride_h]
         columns = sources.width[kw * geometry.dilation_w :: geometry.stride_w]
-        gather(panel[t], pixels, channel, planes, rows, columns, sources.interior[kw], od, oh, ow, geometry)
+        outside = sources.padding[0]
+        gather(panel[t], pixels, channel, planes, rows, columns, sources.interior[kw], outside, od, oh, ow, geometry)
         kw += 1
         if kw == geometry.kernel_w:
             kw = 0
@@ -116,6 +119,7 @@ def gather(
     height: Array,
     width: Array,
     interior: Array,
+    outside: Any,
     od: int,
     oh: int,
     ow: int,
@@ -123,27 +127,23 @@ def gather(
 ) -> None:
     """One row of the panel, from output pixel (od, oh, ow) on; x is (d, h, w), and depth, height and width lead from
     the output's positions to the input's. Of each output row, the interior is a plain copy and the ends go through
-    the table, where -1 stands for zero.
+    the table, where -1 stands for the value `outside`.
     """
     first, end = interior
     # In the interior, output column o meets input column o*stride + shift.
     shift = width[min(first, len(width) - 1)] - first * geometry.stride_w
-    # A plain 0 would meet uint64 in float64.
-    zero = x.dtype.type(0)
     start = 0
     while start < pixels:
         stop = min(pixels, start + geometry.out_w - ow)
         d, h = depth[od], height[oh]
         if d < 0 or h < 0:
-            target[start:stop] = 0
+            target[start:stop] = outside
         else:
             row = x[d, h]
             to_column = ow - start
             low = min(max(first - to_column, start), stop)
             high = max(min(end - to_column, stop), low)
-            for j in range(start, low):
-                source = width[to_column + j]
-                target[j] = row[source] if source >= 0 else zero
+            gather_ends(target, row, width, outside, start, low, to_column)
             if geometry.stride_w == 1:
                 part = target[low:high]
                 middle = row[shift + to_column + low :]
@@ -152,12 +152,22 @@ def gather(
             else:
                 for j in range(low, high):
                     target[j] = row[shift + (to_column + j) * geometry.stride_w]
-            for j in range(high, stop):
-                source = width[to_column + j]
-                target[j] = row[source] if source >= 0 else zero
+            gather_ends(target, row, width, outside, high, stop, to_column)
         start = stop
         ow = 0
         oh += 1
         if oh == geometry.out_h:
             oh = 0
             od += 1
+
+
+@njit()
+def gather_ends(target: Array, row: Array, width: Array, outside: Any, first: int, end: int, to_column: int) -> None:
+    """The padding beside an input row, column by column through the table."""
+    for j in range(first, end):
+        source = width[to_column + j]
+        # Two assignments: one of either value would meet uint64 in float64.
+        if source >= 0:
+            target[j] = row[source]
+        else:
+            target[j] = outside

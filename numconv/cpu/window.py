@@ -65,7 +65,8 @@ class Window(NamedTuple):
 class Tables(NamedTuple):
     """offsets: [tap of a plane] in the window, or [plane] where a plane has one tap; the phases in use; the input
     index of each padded index, or -1; for each padded row, how many rows from it on lie evenly in the input or in the
-    padding; for each output row, the first tap that meets the input and the tap behind the last; tiles by address.
+    padding; for each output row, the first tap that meets the input and the tap behind the last; the value of constant
+    padding, in the dtype of the sums; tiles by address.
     """
 
     offsets: Array
@@ -77,6 +78,7 @@ class Tables(NamedTuple):
     row_runs: Array
     first_tap: Array
     end_tap: Array
+    padding: Array
     tiles: Array
 
 
@@ -195,6 +197,7 @@ def window(
         _sources(problem, -1),
         _runs(_sources(problem, -2), row_axis.copy_step),
         *_tap_ranges(problem),
+        padding=np.array([problem.padding_value], problem.accumulator),
         tiles=np.zeros(0, np.int64),
     )
     return geometry, tables
@@ -223,7 +226,7 @@ def _tap_ranges(problem: Problem) -> tuple[Array, Array]:
 
 
 def _sources(problem: Problem, axis: int) -> Array:
-    """The input index of each index of the padded axis, -1 in zero padding; np.pad knows every padding mode."""
+    """The input index of each index of the padded axis, -1 in constant padding; np.pad knows every padding mode."""
     if axis < -problem.rank:
         return np.zeros(1, np.int64)
     mode: Any = PADDING_MODES[problem.padding_mode]
@@ -284,7 +287,7 @@ def fill_rows(
 ) -> None:
     """Some rows of a phase that starts at a padded column, for planes from x[ci, d] on, from row h on.
 
-    x is (c, d, h, w). Where d or h is -1, the rows are zeros.
+    x is (c, d, h, w). Where d or h is -1, the rows are padding.
     """
     step, size = window.copy_step, window.plane_size
     # Of a row's columns, those from low to high are the input's; low is the input's column number first.
@@ -315,18 +318,28 @@ def fill_rows(
                 for j in range(low, high):
                     line[j] = values[first + (j - low) * step]
                 line[high:] = 0
-    if not padding and not window.zeros:
+    if not window.zeros:
         width = tables.width[min(column, len(tables.width)) :: step]
         for plane in range(planes):
-            fill_sides(target[plane * size :], x[ci + plane, d], h, rows, low, high, width, window)
+            if padding:
+                for row in range(rows):
+                    at = plane * size + row * window.pitch
+                    target[at : at + window.columns] = tables.padding[0]
+            else:
+                fill_sides(target[plane * size :], x[ci + plane, d], h, rows, low, high, width, tables, window)
 
 
 @njit()
-def fill_sides(target: Array, x: Array, h: int, rows: int, low: int, high: int, width: Array, window: Window) -> None:
+def fill_sides(
+    target: Array, x: Array, h: int, rows: int, low: int, high: int, width: Array, tables: Tables, window: Window
+) -> None:
     """The padding beside the input, by the table of input columns; what is behind the padding is never used."""
     for row in range(rows):
         line, source = target[row * window.pitch :], x[h + row * window.row_copy_step]
-        for j in range(low):
-            line[j] = source[width[j]]
-        for j in range(high, min(window.columns, len(width))):
-            line[j] = source[width[j]]
+        for side in range(2):
+            first, end = (0, low) if side == 0 else (high, min(window.columns, len(width)))
+            for j in range(first, end):
+                if width[j] >= 0:
+                    line[j] = source[width[j]]
+                else:
+                    line[j] = tables.padding[0]
