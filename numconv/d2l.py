@@ -148,7 +148,8 @@ def corr2d_multi_in_out_1x1(X: ArrayLike, K: ArrayLike) -> Call:
     """Cross-correlation with a 1x1 kernel, as one matrix product of shape (co, ci) @ (ci, h*w).
 
     Floats and complex numbers go through np.matmul on reshaped views, so X is not copied when it is contiguous.
-    Integers, which a BLAS does not take, go through the loops, exactly.
+    Integers, which a BLAS does not take, go through the loops, exactly. An X of a narrower dtype than K's, which would
+    be copied first, goes through whatever is fastest.
 
     Parameters
     ----------
@@ -180,9 +181,9 @@ def corr2d_multi_in_out_1x1(X: ArrayLike, K: ArrayLike) -> Call:
             f"K has a {K.shape[2]}x{K.shape[3]} kernel, but this function takes 1x1: call corr2d_multi_in_out"
             f" [X {X.shape}, K {K.shape}]"
         )
-    integers = X.dtype.kind in "biu" and K.dtype.kind in "biu"
-    half = X.dtype.itemsize == 2 and K.dtype.itemsize == 2
-    return Call(2, X, K, wish=Wish("auto" if integers or half else "matmul"))
+    common = np.result_type(X, K)
+    product = X.dtype == common and common.char in "fdFD"
+    return Call(2, X, K, wish=Wish("matmul" if product else "auto"))
 
 
 @correlation

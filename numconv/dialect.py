@@ -60,15 +60,31 @@ def stand_in(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def convolution(
-    rank: int, input: Any, weight: Any, bias: Any, options: Options, wish: Wish, out: Array | None = None
+    rank: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    options: Options,
+    wish: Wish,
+    out: Array | None = None,
+    conjugate: bool = False,
 ) -> Call:
     """The Call of a convolution in torch's sense."""
-    bias = None if bias is None else as_array("bias", bias)
-    return Call(rank, as_array("input", input), as_array("weight", weight), bias, options, wish, out)
+    x, weight = as_array("input", input), as_array("weight", weight)
+    if boolean("conjugate", conjugate) and weight.dtype.kind == "c":
+        weight = weight.conj()
+    return Call(rank, x, weight, None if bias is None else as_array("bias", bias), options, wish, out)
 
 
 def options(
-    stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any, activation: Any, dtype: Any
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    padding_mode: Any,
+    activation: Any,
+    dtype: Any,
+    overflow: Any = None,
 ) -> Options:
     """The options in canonical form; most calls pass plain integers, which are that already."""
     return Options(
@@ -79,6 +95,7 @@ def options(
         _word("padding_mode", padding_mode),
         activation if activation is None else _word("activation", activation),
         None if dtype is None else data_type("dtype", dtype),
+        overflow if overflow is None else _word("overflow", overflow),
     )
 
 
@@ -88,9 +105,14 @@ def wish(method: Any, rtol: Any, rtol_kind: Any, reproducible: Any) -> Wish:
         rtol = _number("rtol", rtol)
     if rtol_kind not in RTOL_KINDS:
         raise ValueError(f"rtol_kind is {rtol_kind!r}, but it must be one of {', '.join(RTOL_KINDS)}")
-    if not isinstance(reproducible, (bool, np.bool_)):
-        raise TypeError(f"reproducible is {reproducible!r}, but it takes True or False")
-    return Wish(_word("method", method), rtol, rtol_kind, bool(reproducible))
+    return Wish(_word("method", method), rtol, rtol_kind, boolean("reproducible", reproducible))
+
+
+def boolean(name: str, value: Any) -> bool:
+    """The value as a bool: 1 and "no" are mistakes."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, but it takes True or False")
+    return bool(value)
 
 
 def data_type(name: str, value: Any) -> np.dtype[Any]:

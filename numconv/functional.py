@@ -32,6 +32,8 @@ def conv2d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     out: Array | None = None,
 ) -> Call:
     """Multi-channel cross-correlation of images, the "convolution" of deep learning.
@@ -68,7 +70,15 @@ def conv2d(
     activation : {None, "relu"}
         Applied to the result, bias included. NaN stays NaN.
     dtype : dtype, optional
-        Of the result, and at least that of the sums.
+        Of the result, and at least that of the sums, but for integers, which any sums but complex ones may become:
+        sums of floats are rounded first, half to even.
+    overflow : {None, "raise", "wrap", "saturate"}
+        What becomes of a sum that the integers of `dtype` do not hold: an OverflowError that leaves `out` alone, the
+        sum modulo 2**bits, or the nearest integer that they hold. None raises where the sums are integers, for those
+        are exact and should stay so, and saturates where they are floats, as pictures do. Floats do not wrap. NaN
+        saturates to 0. The sums themselves, of 64 bits, wrap around unseen.
+    conjugate : bool
+        Take the complex conjugate of the weight, as np.correlate does of its second input.
     out : np.ndarray, optional
         Where the result goes: of its shape and dtype, sharing no memory with the input.
 
@@ -85,6 +95,8 @@ def conv2d(
         A shape, size or name that does not fit; the message ends with the problem's line.
     TypeError
         A dtype that does not fit, such as object, or uint64 with a signed integer; a MaskedArray.
+    OverflowError
+        See `overflow`.
 
     Notes
     -----
@@ -106,6 +118,9 @@ def conv2d(
              [77., 85.]]]], dtype=float32)
     >>> nc.conv2d(x, weight, padding="same", stride=2).shape
     (1, 1, 2, 2)
+    >>> nc.conv2d(x, weight, [200], dtype=np.uint8)
+    array([[[[252, 255],
+             [255, 255]]]], dtype=uint8)
 
     """
     return convolution(
@@ -113,9 +128,10 @@ def conv2d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, overflow),
         wish(method, rtol, rtol_kind, reproducible),
         out,
+        conjugate,
     )
 
 
@@ -136,6 +152,8 @@ def conv1d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     out: Array | None = None,
 ) -> Call:
     """Multi-channel cross-correlation of signals: `conv2d` with one spatial axis.
@@ -156,9 +174,10 @@ def conv1d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, overflow),
         wish(method, rtol, rtol_kind, reproducible),
         out,
+        conjugate,
     )
 
 
@@ -179,6 +198,8 @@ def conv3d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     out: Array | None = None,
 ) -> Call:
     """Multi-channel cross-correlation of volumes: `conv2d` with three spatial axes.
@@ -200,9 +221,10 @@ def conv3d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, overflow),
         wish(method, rtol, rtol_kind, reproducible),
         out,
+        conjugate,
     )
 
 
@@ -223,6 +245,8 @@ def plan(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
 ) -> Plan:
     """Prepare a correlation once, to run it again and again.
 
@@ -234,7 +258,9 @@ def plan(
         Copied, so that later edits have no effect. Its number of axes says how many are spatial.
     x_dtype : dtype, optional
         Of the inputs to come; the weight's unless given.
-    bias, stride, padding, dilation, groups, padding_mode, method, rtol, rtol_kind, reproducible, activation, dtype
+    bias, stride, padding, dilation, groups, padding_mode, method, rtol, rtol_kind, reproducible, activation
+        As in `conv2d`.
+    dtype, overflow, conjugate
         As in `conv2d`.
 
     Returns
@@ -262,5 +288,6 @@ def plan(
     if not isinstance(shape, tuple):
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
     x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
-    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype)
-    return Plan(convolution(rank, x, weight, bias, wanted, wish(method, rtol, rtol_kind, reproducible)))
+    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype, overflow)
+    wishes = wish(method, rtol, rtol_kind, reproducible)
+    return Plan(convolution(rank, x, weight, bias, wanted, wishes, conjugate=conjugate))

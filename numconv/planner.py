@@ -18,6 +18,7 @@ from . import jit
 from .machine import Machine, machine
 from .method import Array, Method, Work
 from .methods import methods
+from .narrow import narrowed
 from .problem import Problem
 from .validate import describe, refuse
 
@@ -32,6 +33,7 @@ class Options(NamedTuple):
     padding_mode: str = "zeros"
     activation: str | None = None
     dtype: np.dtype[Any] | None = None
+    overflow: str | None = None
 
 
 class Wish(NamedTuple):
@@ -241,6 +243,8 @@ def _run(
     method.run(problem, on, prepared, x if x.ndim == whole.ndim else x.reshape(problem.x_shape), whole, scratch)
     if direct:
         return result
+    if problem.overflow is not None:
+        return narrowed(problem, result, out)
     if out is None:
         return result.astype(problem.output)
     np.copyto(out, result, casting="same_kind")

@@ -210,8 +210,21 @@ OPTIONS = [
             f" to float64, complex64 or complex128 of the same kind or wider, or convert the result with astype {LINE}",
             conv(dtype=dtype),
         )
-        for dtype in (object, bool, np.int32, np.longdouble)
+        for dtype in (object, bool, np.longdouble)
     ),
+    error(
+        ValueError,
+        f"overflow is 'clip', but it must be None, 'raise', 'wrap' or 'saturate' {LINE}",
+        conv(overflow="clip"),
+    ),
+    error(TypeError, f"overflow is True, but it takes a word: {HELP}", conv(overflow=True)),
+    error(
+        ValueError,
+        "overflow is 'wrap', but the sums are float32, and only integers wrap around: 'raise' and 'saturate' serve"
+        f" floats {LINE}",
+        conv(dtype=np.uint8, overflow="wrap"),
+    ),
+    error(TypeError, "conjugate is 1, but it takes True or False", conv(conjugate=1)),
 ]
 
 METHODS = [

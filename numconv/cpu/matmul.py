@@ -75,6 +75,8 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return "stride and padding would need a copy of the input: a matrix product takes neither"
     if problem.accumulator.char not in DTYPES:
         return f"{problem.accumulator.name} sums must be exact, but a BLAS takes floating-point numbers"
+    if problem.x_dtype not in (problem.accumulator, np.float16):
+        return f"the input is {problem.x_dtype.name}, and a BLAS would need a copy of it in {problem.accumulator.name}"
     return None
 
 
@@ -111,8 +113,6 @@ def run(
         return
     weight, bias = prepared
     groups, pixels = problem.groups, problem.pixels
-    if x.dtype != problem.accumulator:
-        x = x.astype(problem.accumulator)
     columns = x.reshape(problem.batch, groups, problem.taps, pixels)
     result = out.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
     launch = _launch(problem, machine.threads)
