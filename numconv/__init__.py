@@ -11,7 +11,7 @@
 
 from .d2l import corr2d, corr2d_multi_in, corr2d_multi_in_out, corr2d_multi_in_out_1x1, pool2d, trans_conv
 from .explain import Cost, Explanation, cost, explain
-from .functional import conv1d, conv2d, conv3d, plan
+from .functional import conv1d, conv2d, conv3d, conv_integer, plan
 from .planner import Plan
 from .problem import Problem
 
@@ -24,6 +24,7 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_integer",
     "corr2d",
     "corr2d_multi_in",
     "corr2d_multi_in_out",

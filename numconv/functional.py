@@ -8,9 +8,10 @@ from .dialect import convolution, correlation, data_type, options, stand_in, wis
 from .method import Array
 from .planner import Call, Plan, as_array
 from .problem import Padding
+from .quantized import conv_integer
 from .validate import canonical
 
-__all__ = ["conv1d", "conv2d", "conv3d", "plan"]
+__all__ = ["conv1d", "conv2d", "conv3d", "conv_integer", "plan"]
 
 PerAxis = int | tuple[int, ...] | list[int]
 

@@ -29,6 +29,7 @@ FLOORS = (
     {"cli"},
     {"__init__"},
     {"d2l", "functional", "explain"},
+    {"quantized"},
     {"dialect"},
     {"planner"},
     {"narrow"},

@@ -44,7 +44,7 @@ ROW_COST = 1000
 PIXEL_COST = 8
 CHANNEL_COST = 14
 # Share of the FMA peak that it was measured to run at, by the accumulator's kind (bench/test_resnet50.py).
-EFFICIENCY = {"f": 0.7, "c": 0.15, "i": 0.1, "u": 0.1}
+EFFICIENCY = {"f": 0.7, "c": 0.15, "i": 0.55, "u": 0.55}
 
 
 class Prepared(NamedTuple):
