@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from .dialect import correlation
 from .method import Array
 from .planner import Call, Options, Wish, as_array
+from .pooling import avg_pool2d, max_pool2d
 from .validate import integer
 
 __all__ = ["corr2d", "corr2d_multi_in", "corr2d_multi_in_out", "corr2d_multi_in_out_1x1", "pool2d", "trans_conv"]
@@ -236,7 +237,7 @@ def pool2d(X: ArrayLike, pool_size: tuple[int, int], mode: str = "max") -> Array
     ValueError
         Wrong number of axes, a window larger than X or smaller than 1x1, or another mode.
     TypeError
-        A dtype that is not numeric, or a window side that is no integer.
+        A dtype that is not numeric, or a window side that is no integer; "max" of complex numbers.
 
     References
     ----------
@@ -271,6 +272,6 @@ def pool2d(X: ArrayLike, pool_size: tuple[int, int], mode: str = "max") -> Array
         raise ValueError(
             f"pool_size is {ph}x{pw}, but it must be at least 1x1 and at most X's {array.shape[0]}x{array.shape[1]}"
         )
-    windows = np.lib.stride_tricks.sliding_window_view(array, (ph, pw))
-    pooled: Array = windows.max(axis=(2, 3)) if mode == "max" else windows.mean(axis=(2, 3))
+    pool = max_pool2d if mode == "max" else avg_pool2d
+    pooled: Array = pool(array[None], (ph, pw), stride=1)[0]
     return pooled

@@ -6,12 +6,28 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .dialect import convolution, correlation, data_type, options, stand_in, wish
 from .method import Array
+from .patches import fold, unfold
 from .planner import Call, Plan, as_array
+from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from .problem import Padding
 from .quantized import conv_integer
 from .validate import canonical
 
-__all__ = ["conv1d", "conv2d", "conv3d", "conv_integer", "plan"]
+__all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_integer",
+    "fold",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "plan",
+    "unfold",
+]
 
 PerAxis = int | tuple[int, ...] | list[int]
 

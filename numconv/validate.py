@@ -43,7 +43,7 @@ def canonical(name: str, value: Any) -> Any:
     return integer(name, value)
 
 
-def _per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tuple[int, ...]:
+def per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tuple[int, ...]:
     values = value if isinstance(value, tuple) else (value,) * rank
     if len(values) != rank or not all(isinstance(entry, int) for entry in values):
         refuse(
@@ -213,8 +213,8 @@ def describe(
         refuse(
             ValueError, f"the bias has shape {bias_shape}, but it takes ({out_channels},): one per output channel", line
         )
-    stride = _per_axis("stride", stride, rank, 1, line)
-    dilation = _per_axis("dilation", dilation, rank, 1, line)
+    stride = per_axis("stride", stride, rank, 1, line)
+    dilation = per_axis("dilation", dilation, rank, 1, line)
     reach = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
     pairs = _padding_pairs(padding, spatial, reach, stride, line)
     if padding_mode not in PADDING_MODES:
