@@ -28,12 +28,15 @@ from .functional import (
     conv3d_bias,
     conv3d_input,
     conv3d_weight,
+    conv_integer,
     conv_transpose1d,
     conv_transpose2d,
     conv_transpose3d,
     plan,
 )
-from .planner import Plan
+from .patches import fold, unfold
+from .plans import Plan
+from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from .problem import Problem
 
 __version__ = "0.1.0"
@@ -42,6 +45,9 @@ __all__ = [
     "Explanation",
     "Plan",
     "Problem",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "conv1d",
     "conv1d_bias",
     "conv1d_input",
@@ -54,6 +60,7 @@ __all__ = [
     "conv3d_bias",
     "conv3d_input",
     "conv3d_weight",
+    "conv_integer",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
@@ -63,9 +70,14 @@ __all__ = [
     "corr2d_multi_in_out_1x1",
     "cost",
     "explain",
+    "fold",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
     "plan",
     "pool2d",
     "trans_conv",
+    "unfold",
 ]
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from .dialect import convolution
 from .method import Array
-from .planner import Call, Options, Plan, Wish, as_array, check_out
+from .planner import Call, Options, Wish
+from .plans import Plan, as_array, check_out
 from .problem import Problem, cross, shapes
 from .validate import canonical, describe, padding_pairs, per_axis, refuse
 

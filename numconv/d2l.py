@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 from .adjoint import transposed
 from .dialect import correlation
 from .method import Array
-from .planner import Call, Options, Wish, as_array
+from .planner import Call, Options, Wish
+from .plans import as_array
+from .pooling import avg_pool2d, max_pool2d
 from .validate import integer
 
 __all__ = ["corr2d", "corr2d_multi_in", "corr2d_multi_in_out", "corr2d_multi_in_out_1x1", "pool2d", "trans_conv"]
@@ -149,7 +151,8 @@ def corr2d_multi_in_out_1x1(X: ArrayLike, K: ArrayLike) -> Call:
     """Cross-correlation with a 1x1 kernel, as one matrix product of shape (co, ci) @ (ci, h*w).
 
     Floats and complex numbers go through np.matmul on reshaped views, so X is not copied when it is contiguous.
-    Integers, which a BLAS does not take, go through the loops, exactly.
+    Integers, which a BLAS does not take, go through the loops, exactly. An X of a narrower dtype than K's, which would
+    be copied first, goes through whatever is fastest.
 
     Parameters
     ----------
@@ -181,9 +184,9 @@ def corr2d_multi_in_out_1x1(X: ArrayLike, K: ArrayLike) -> Call:
             f"K has a {K.shape[2]}x{K.shape[3]} kernel, but this function takes 1x1: call corr2d_multi_in_out"
             f" [X {X.shape}, K {K.shape}]"
         )
-    integers = X.dtype.kind in "biu" and K.dtype.kind in "biu"
-    half = X.dtype.itemsize == 2 and K.dtype.itemsize == 2
-    return Call(2, X, K, wish=Wish("auto" if integers or half else "matmul"))
+    common = np.result_type(X, K)
+    product = X.dtype == common and common.char in "fdFD"
+    return Call(2, X, K, wish=Wish("matmul" if product else "auto"))
 
 
 @correlation
@@ -236,7 +239,7 @@ def pool2d(X: ArrayLike, pool_size: tuple[int, int], mode: str = "max") -> Array
     ValueError
         Wrong number of axes, a window larger than X or smaller than 1x1, or another mode.
     TypeError
-        A dtype that is not numeric, or a window side that is no integer.
+        A dtype that is not numeric, or a window side that is no integer; "max" of complex numbers.
 
     References
     ----------
@@ -271,6 +274,6 @@ def pool2d(X: ArrayLike, pool_size: tuple[int, int], mode: str = "max") -> Array
         raise ValueError(
             f"pool_size is {ph}x{pw}, but it must be at least 1x1 and at most X's {array.shape[0]}x{array.shape[1]}"
         )
-    windows = np.lib.stride_tricks.sliding_window_view(array, (ph, pw))
-    pooled: Array = windows.max(axis=(2, 3)) if mode == "max" else windows.mean(axis=(2, 3))
+    pool = max_pool2d if mode == "max" else avg_pool2d
+    pooled: Array = pool(array[None], (ph, pw), stride=1)[0]
     return pooled

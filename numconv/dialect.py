@@ -14,7 +14,8 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from .method import Array
-from .planner import Call, Options, Wish, as_array, execute
+from .planner import Call, Options, Wish
+from .plans import as_array, execute
 from .validate import canonical, integer
 
 P = ParamSpec("P")
@@ -66,11 +67,20 @@ def stand_in(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def convolution(
-    rank: int, input: Any, weight: Any, bias: Any, options: Options, wish: Wish, out: Array | None = None
+    rank: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    options: Options,
+    wish: Wish,
+    out: Array | None = None,
+    conjugate: bool = False,
 ) -> Call:
     """The Call of a convolution in torch's sense."""
-    bias = None if bias is None else as_array("bias", bias)
-    return Call(rank, as_array("input", input), as_array("weight", weight), bias, options, wish, out)
+    x, weight = as_array("input", input), as_array("weight", weight)
+    if boolean("conjugate", conjugate) and weight.dtype.kind == "c":
+        weight = weight.conj()
+    return Call(rank, x, weight, None if bias is None else as_array("bias", bias), options, wish, out)
 
 
 def options(
@@ -82,6 +92,7 @@ def options(
     activation: Any,
     dtype: Any,
     padding_value: Any = 0,
+    overflow: Any = None,
 ) -> Options:
     """The options in canonical form; most calls pass plain integers, which are that already."""
     return Options(
@@ -93,6 +104,7 @@ def options(
         activation if activation is None else _word("activation", activation),
         None if dtype is None else data_type("dtype", dtype),
         padding_value if type(padding_value) is int else scalar("padding_value", padding_value),
+        overflow if overflow is None else _word("overflow", overflow),
     )
 
 
@@ -102,13 +114,18 @@ def wish(method: Any, rtol: Any, rtol_kind: Any, reproducible: Any, workspace: A
         rtol = _number("rtol", rtol)
     if rtol_kind not in RTOL_KINDS:
         raise ValueError(f"rtol_kind is {rtol_kind!r}, but it must be one of {', '.join(RTOL_KINDS)}")
-    if not isinstance(reproducible, (bool, np.bool_)):
-        raise TypeError(f"reproducible is {reproducible!r}, but it takes True or False")
     if workspace is not None:
         workspace = integer("workspace", workspace)
         if workspace < 0:
             raise ValueError(f"workspace is {workspace}, but it must be zero bytes or more, or None for no wish")
-    return Wish(_word("method", method), rtol, rtol_kind, bool(reproducible), workspace)
+    return Wish(_word("method", method), rtol, rtol_kind, boolean("reproducible", reproducible), workspace)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """The value as a bool: 1 and "no" are mistakes."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, but it takes True or False")
+    return bool(value)
 
 
 def data_type(name: str, value: Any) -> np.dtype[Any]:

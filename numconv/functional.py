@@ -20,12 +20,19 @@ from .gradients import (
     conv3d_weight,
 )
 from .method import Array
-from .planner import Call, Plan, as_array
+from .patches import fold, unfold
+from .planner import Call
+from .plans import Plan, as_array
+from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from .problem import Padding
+from .quantized import conv_integer
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .validate import canonical
 
 __all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "conv1d",
     "conv1d_bias",
     "conv1d_input",
@@ -38,10 +45,16 @@ __all__ = [
     "conv3d_bias",
     "conv3d_input",
     "conv3d_weight",
+    "conv_integer",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "fold",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
     "plan",
+    "unfold",
 ]
 
 OPS = ("conv", "transpose", "input", "weight")
@@ -66,6 +79,8 @@ def conv2d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -106,7 +121,15 @@ def conv2d(
     activation : {None, "relu"}
         Applied to the result, bias included. NaN stays NaN.
     dtype : dtype, optional
-        Of the result, and at least that of the sums.
+        Of the result, and at least that of the sums, but for integers, which any sums but complex ones may become:
+        sums of floats are rounded first, half to even.
+    overflow : {None, "raise", "wrap", "saturate"}
+        What becomes of a sum that the integers of `dtype` do not hold: an OverflowError that leaves `out` alone, the
+        sum modulo 2**bits, or the nearest integer that they hold. None raises where the sums are integers, for those
+        are exact and should stay so, and saturates where they are floats, as pictures do. Floats do not wrap. NaN
+        saturates to 0. The sums themselves, of 64 bits, wrap around unseen.
+    conjugate : bool
+        Take the complex conjugate of the weight, as np.correlate does of its second input.
     out : np.ndarray, optional
         Where the result goes: of its shape and dtype, sharing no memory with the input.
     workspace : int, optional
@@ -126,6 +149,8 @@ def conv2d(
         A shape, size or name that does not fit; the message ends with the problem's line.
     TypeError
         A dtype that does not fit, such as object, or uint64 with a signed integer; a MaskedArray.
+    OverflowError
+        See `overflow`.
 
     Notes
     -----
@@ -147,6 +172,9 @@ def conv2d(
              [77., 85.]]]], dtype=float32)
     >>> nc.conv2d(x, weight, padding="same", stride=2).shape
     (1, 1, 2, 2)
+    >>> nc.conv2d(x, weight, [200], dtype=np.uint8)
+    array([[[[252, 255],
+             [255, 255]]]], dtype=uint8)
 
     """
     return convolution(
@@ -154,9 +182,10 @@ def conv2d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -178,6 +207,8 @@ def conv1d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -199,9 +230,10 @@ def conv1d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -223,6 +255,8 @@ def conv3d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -245,9 +279,10 @@ def conv3d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -272,6 +307,8 @@ def plan(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     workspace: int | None = None,
 ) -> Plan:
     """Prepare a correlation once, to run it again and again.
@@ -292,7 +329,7 @@ def plan(
     x_dtype : dtype, optional
         Of the inputs to come; the weight's unless given.
     bias, stride, padding, dilation, groups, padding_mode, padding_value : as in `conv2d`
-    method, rtol, rtol_kind, reproducible, activation, dtype, workspace : as in `conv2d`
+    method, rtol, rtol_kind, reproducible, activation, dtype, overflow, conjugate, workspace : as in `conv2d`
         The gradients take neither bias nor activation.
 
     Returns
@@ -324,10 +361,10 @@ def plan(
     if not isinstance(shape, tuple):
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
     x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
-    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value)
+    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow)
     asked = wish(method, rtol, rtol_kind, reproducible, workspace)
     plans: dict[str, Callable[[], Plan]] = {
-        "conv": lambda: Plan(convolution(rank, x, weight, bias, wanted, asked)),
+        "conv": lambda: Plan(convolution(rank, x, weight, bias, wanted, asked, conjugate=conjugate)),
         "transpose": lambda: Plan(transposed(rank, x, weight, bias, wanted, output_padding, asked)),
         "input": lambda: Plan(by_input(rank, size, weight, x, wanted, asked)),
         "weight": lambda: WeightPlan(rank, x, kernel, weight, wanted, asked),

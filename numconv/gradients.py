@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from .adjoint import by_input, by_weight
 from .dialect import correlation, options, wish
 from .method import Array
-from .planner import Call, as_array
+from .planner import Call
+from .plans import as_array
 from .problem import Padding
 from .validate import accumulator_dtype
 

@@ -16,7 +16,8 @@ import numpy as np
 from .axes import Frame, correlate, reverse
 from .dialect import scalar
 from .method import Array
-from .planner import Call, Wish, as_array
+from .planner import Call, Wish
+from .plans import as_array
 from .validate import canonical
 
 MODES = ("valid", "same", "full")

@@ -19,7 +19,8 @@ from .axes import NATIVE, Frame, reverse
 from .axes import correlate as correlate_axes
 from .dialect import correlation, data_type, scalar, wish
 from .method import Array
-from .planner import Call, Wish, as_array
+from .planner import Call, Wish
+from .plans import as_array
 from .validate import integer
 
 __all__ = ["convolve", "convolve1d", "correlate", "correlate1d"]

@@ -1,20 +1,18 @@
-"""The planner: a Problem in, the method that serves it out; Plans, which keep the choice and the prepared weights.
+"""The planner: a Problem in, the method that serves it out.
 
 Each method of methods.py is asked "why not?", "how exact?" and "how long?"; the fastest that is admitted wins.
-A single call minimises preparing and running, a `Plan` running alone.
+A single call minimises preparing and running, a `Plan` (plans.py) running alone.
 """
 
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import jit
 from .machine import Machine, machine
 from .method import Array, Method, Work
 from .methods import methods
@@ -34,6 +32,7 @@ class Options(NamedTuple):
     activation: str | None = None
     dtype: np.dtype[Any] | None = None
     padding_value: complex = 0
+    overflow: str | None = None
     input_dilation: Any = 1
     fold: Any = 0
 
@@ -205,206 +204,3 @@ def chosen(call: Call, threads: int, prepared: bool) -> tuple[Problem, Machine, 
         threads,
         prepared,
     )
-
-
-def execute(call: Call) -> Array:
-    """Run a call once: the one entry below the dialects."""
-    problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=False)
-    shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
-    if call.shape is not None:
-        shape = call.shape(shape)
-    wanted = shape if call.view is None else call.view(np.broadcast_to(np.uint8(0), shape)).shape
-    check_out(call.out, wanted, problem, (call.x, call.weight, call.bias))
-    prepared = method.prepare(problem, on, call.weight, call.bias)
-    scratch = np.empty(scratch_bytes, np.uint8)
-    if call.view is None:
-        result = _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
-        return result if call.finish is None else call.finish(result)
-    result = call.view(_run(method, problem, on, prepared, call.x, None, shape, scratch))
-    if call.out is None:
-        return result
-    np.copyto(call.out, result)
-    return call.out
-
-
-def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
-    """Raise unless `out` can take the result."""
-    if out is None:
-        return
-    if type(out) is not np.ndarray:
-        refuse(TypeError, f"out is a {type(out).__name__}, but it takes a np.ndarray", problem)
-    if out.shape != shape:
-        refuse(
-            ValueError,
-            f"out has shape {out.shape}, but the result has shape {shape}: make it np.empty of that",
-            problem,
-        )
-    if out.dtype != problem.output or not out.dtype.isnative:
-        refuse(
-            TypeError,
-            f"out has dtype {out.dtype}, but the result is {problem.output}: make it np.empty of that",
-            problem,
-        )
-    if not out.flags.writeable:
-        refuse(ValueError, "out is read-only, but the result is written to it: pass a writeable array", problem)
-    for array in inputs:
-        if _share(out, array):
-            sentence = "out shares memory with an input, but the inputs are read while it is written: pass a copy"
-            refuse(ValueError, sentence, problem)
-
-
-def _share(out: Array, array: Array | None) -> bool:
-    """Whether two arrays have memory in common; two that own theirs do only if they are one."""
-    if array is None or (out.base is None and array.base is None and out is not array):
-        return False
-    return bool(np.may_share_memory(out, array))
-
-
-def _run(
-    method: Method,
-    problem: Problem,
-    on: Machine,
-    prepared: Any,
-    x: Array,
-    out: Array | None,
-    shape: tuple[int, ...],
-    scratch: Array,
-) -> Array:
-    """Fill `out`, or a new array: through one of the accumulator's dtype where the result's differs."""
-    if x.dtype.char == "e":
-        # numba knows no float16 on the CPU. Every float16 is a float32, so no digit is lost.
-        x = x.astype(np.float32)
-    direct = problem.output == problem.accumulator and (out is None or out.flags.c_contiguous)
-    result = out if out is not None and direct else np.empty(shape, problem.accumulator)
-    whole = result if result.ndim == len(problem.out_shape) else result.reshape(problem.out_shape)
-    method.run(problem, on, prepared, x if x.ndim == whole.ndim else x.reshape(problem.x_shape), whole, scratch)
-    if direct:
-        return result
-    if out is None:
-        return result.astype(problem.output)
-    np.copyto(out, result, casting="same_kind")
-    return out
-
-
-class Plan:
-    """A correlation whose weights are prepared: called with an input, again and again, from any number of threads.
-
-    Made by `numconv.plan`. The weights were copied: editing them later has no effect. The number of threads is asked
-    of numba at each call.
-
-    Attributes
-    ----------
-    problem : Problem
-        What is computed. `str(plan.problem)` is its line.
-    method : str
-        The name of the method that serves it.
-    seconds : float
-        Predicted for one call.
-    error_bound, expected_error : float
-        Proved and probabilistic, relative to max|x| * max over outputs of sum|w| + max|b|.
-    prepared_bytes, scratch_bytes : int
-        What the plan holds for the weights, and what each call in flight takes.
-
-    """
-
-    def __init__(self, call: Call) -> None:
-        problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=True)
-        self.problem = problem
-        self.method = method.NAME
-        self._methods = tuple(part.NAME for part in method.methods) if isinstance(method, Phased) else (method.NAME,)
-        self.seconds = seconds(method.work(problem, on), on)[1]
-        self.error_bound = method.error_bound(problem)
-        self.expected_error = method.expected_error(problem)
-        self.scratch_bytes = scratch_bytes
-        bias = None if call.bias is None else call.bias.copy()
-        self._workspace = call.wish.workspace
-        self._batched = call.x.ndim == problem.rank + 2
-        self._prepared = method.prepare(problem, on, call.weight.copy(), bias)
-        self.prepared_bytes = _array_bytes(self._prepared)
-        self._connect()
-
-    def _connect(self) -> None:
-        found = tuple(next(method for method in methods() if name == method.NAME) for name in self._methods)
-        self._module = found[0] if self.problem.plain else Phased(self.problem, found, self.method)
-        self._x_shape = self.problem.x_shape[not self._batched :]
-        self._out_shape = self.problem.out_shape[not self._batched :]
-        # Free scratch by the number of threads. A deque's append and pop are atomic: calls from many threads share it.
-        self._free: dict[int, deque[Array]] = {}
-
-    def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
-        """The correlation of x, which must have the shape and dtype that were planned for.
-
-        Raises
-        ------
-        ValueError
-            x has another shape, or `out` another shape or memory shared with x.
-        TypeError
-            x or `out` has another dtype.
-
-        """
-        problem = self.problem
-        x = as_array("input", x)
-        if x.shape != self._x_shape:
-            refuse(
-                ValueError,
-                f"the input has shape {x.shape}, but this plan takes {self._x_shape}: make a plan for each shape",
-                problem,
-            )
-        if x.dtype != problem.x_dtype:
-            refuse(
-                TypeError,
-                f"the input has dtype {x.dtype}, but this plan takes {problem.x_dtype}: convert it with astype or make"
-                f" the plan with x_dtype={x.dtype}",
-                problem,
-            )
-        check_out(out, self._out_shape, problem, (x,))
-        on = machine(jit.threads(), self._workspace)
-        free = self._free.get(on.threads) or self._free.setdefault(on.threads, deque())
-        try:
-            scratch = free.pop()
-        except IndexError:
-            scratch = np.empty(self._module.scratch_bytes(problem, on), np.uint8)
-        try:
-            return _run(self._module, problem, on, self._prepared, x, out, self._out_shape, scratch)
-        finally:
-            free.append(scratch)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_module", "_free")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._connect()
-
-    def __repr__(self) -> str:
-        return (
-            f"<Plan {self.problem}: {self.method}, {self.seconds * 1e6:.0f} us predicted, expected error"
-            f" {self.expected_error:.1e}, bound {self.error_bound:.1e}>"
-        )
-
-
-def _array_bytes(prepared: Any) -> int:
-    """Bytes of the arrays in what methods prepared."""
-    if isinstance(prepared, np.ndarray):
-        return prepared.nbytes
-    return sum(map(_array_bytes, prepared)) if isinstance(prepared, tuple) else 0
-
-
-def as_array(name: str, value: Any) -> Array:
-    """What np.asarray makes of an argument, in native byte order; a MaskedArray or an object array is a TypeError."""
-    if type(value) is not np.ndarray:
-        if isinstance(value, np.ma.MaskedArray):
-            raise TypeError(
-                f"the {name} is a MaskedArray, but its mask would be lost: fill it first with its filled(0)"
-            )
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"the {name} is a {type(value).__name__} that is no array: {error}") from None
-    if value.dtype.kind not in "biufc":
-        raise TypeError(
-            f"the {name} has dtype {value.dtype}, but numconv takes bool, integers, floats and complex numbers:"
-            f" convert it with astype"
-        )
-    array: Array = value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
-    return array

@@ -41,13 +41,18 @@ PADDING_MODES = {
     "symmetric": "symmetric",
 }
 ACTIVATIONS = (None, "relu")
+# What becomes of a sum that the integers asked for do not hold. None: raise for integers, saturate for floats.
+OVERFLOWS = (None, "raise", "wrap", "saturate")
 # A fresh accumulator starts at least every so many taps: part of the order of summation, never to be tuned.
 SEGMENT = 8192
 
 
 @dataclasses.dataclass(frozen=True, eq=True)
 class Problem:
-    """One correlation: shapes, options and dtypes. Spatial tuples have one entry for each of the 1 to 3 axes."""
+    """One correlation: shapes, options and dtypes. Spatial tuples have one entry for each of the 1 to 3 axes.
+
+    overflow is "raise", "wrap" or "saturate" where the output is of integers that may not hold the sums, else None.
+    """
 
     batch: int
     groups: int
@@ -66,6 +71,7 @@ class Problem:
     output: np.dtype[Any]
     has_bias: bool
     activation: str | None
+    overflow: str | None
     input_dilation: tuple[int, ...]
     fold: Pairs
 
@@ -204,6 +210,7 @@ class Problem:
         parts = ["*".join(dtype.name for dtype in dtypes) + " " + shapes(self.x_shape, self.weight_shape)]
         if self.output != np.result_type(*dtypes):
             parts.append(f"dtype {self.output.name}")
+        parts += [f"overflow {self.overflow}"] if self.overflow else []
         parts += [f"groups {self.groups}"] * (self.groups != 1)
         for name in ("stride", "dilation", "input_dilation"):
             values = getattr(self, name)

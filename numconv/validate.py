@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .problem import ACTIVATIONS, PADDING_MODES, Pairs, Problem, cross, shapes
+from .problem import ACTIVATIONS, OVERFLOWS, PADDING_MODES, Pairs, Problem, cross, shapes
 
 PADDING_NAMES = ("valid", "same", "same_lower", "full")
 # Numbers of a kind can be added to those of the same or a later kind.
@@ -160,7 +160,8 @@ def _dtypes(x: np.dtype[Any], weight: np.dtype[Any], wanted: np.dtype[Any] | Non
     if wanted is None:
         return accumulator, natural
     known = wanted.kind in "iufc" and wanted.itemsize <= (16 if wanted.kind == "c" else 8)
-    if not known or not np.can_cast(natural, wanted, "same_kind"):
+    narrows = wanted.kind in "iu" and natural.kind in "iuf"
+    if not known or not (narrows or np.can_cast(natural, wanted, "same_kind")):
         refuse(
             TypeError,
             f"dtype is {wanted.name}, but a result of {natural.name} cannot become that: ask for an integer, float16 to"
@@ -169,6 +170,24 @@ def _dtypes(x: np.dtype[Any], weight: np.dtype[Any], wanted: np.dtype[Any] | Non
         )
     # Modulo 2**64, int64 and uint64 hold the same sums, while np.result_type of the two is float64.
     return accumulator if wanted.kind in "iu" else accumulator_dtype(np.result_type(x, wanted), weight, line), wanted
+
+
+def _overflow(value: Any, accumulator: np.dtype[Any], output: np.dtype[Any], line: str) -> str | None:
+    """What becomes of sums that do not fit the output, None where it is not of other integers than the sums."""
+    if value not in OVERFLOWS:
+        refuse(ValueError, f"overflow is {value!r}, but it must be None, 'raise', 'wrap' or 'saturate'", line)
+    if output.kind not in "iu" or output == accumulator:
+        return None
+    if accumulator.kind in "iu":
+        return value or "raise"
+    if value == "wrap":
+        refuse(
+            ValueError,
+            f"overflow is 'wrap', but the sums are {accumulator.name}, and only integers wrap around: 'raise' and"
+            f" 'saturate' serve floats",
+            line,
+        )
+    return value or "saturate"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -188,6 +207,7 @@ def describe(
     activation: str | None = None,
     dtype: np.dtype[Any] | None = None,
     padding_value: complex = 0,
+    overflow: str | None = None,
     input_dilation: Any = 1,
     fold: Any = 0,
 ) -> Problem:
@@ -292,6 +312,7 @@ def describe(
         output=output,
         has_bias=bias_shape is not None,
         activation=activation,
+        overflow=_overflow(overflow, accumulator, output, line),
         input_dilation=spread,
         fold=padding_pairs(fold, spatial, reach, stride, line),
     )

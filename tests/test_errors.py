@@ -1,4 +1,4 @@
-"""Every mistake is one sentence, by its exact text, and changes nothing: not the inputs, and not `out`."""
+"""Every mistake is one sentence, by its exact text, and changes nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ NUMBERS = "but numconv takes bool, integers, floats and complex numbers: convert
 X, W, B = np.ones((1, 2, 5, 5), F4), np.ones((4, 2, 3, 3), F4), np.ones(4, F4)
 HELP = "see help(numconv.conv2d) for those it knows"
 LINE = "[float32 1x2x5x5 * 4x2x3x3]"
-READ_ONLY = np.zeros((1, 4, 3, 3), F4)
-READ_ONLY.flags.writeable = False
-SHARED = np.zeros((1, 4, 5, 5), F4)
 # Bytes of scratch that the methods take at least for X and W.
 LEAST = {
     method.NAME: method.scratch_bytes(describe(2, X.shape, X.dtype, W.shape, W.dtype), machine(jit.threads(), 9))
@@ -231,8 +228,21 @@ OPTIONS = [
             f" to float64, complex64 or complex128 of the same kind or wider, or convert the result with astype {LINE}",
             conv(dtype=dtype),
         )
-        for dtype in (object, bool, np.int32, np.longdouble)
+        for dtype in (object, bool, np.longdouble)
     ),
+    error(
+        ValueError,
+        f"overflow is 'clip', but it must be None, 'raise', 'wrap' or 'saturate' {LINE}",
+        conv(overflow="clip"),
+    ),
+    error(TypeError, f"overflow is True, but it takes a word: {HELP}", conv(overflow=True)),
+    error(
+        ValueError,
+        "overflow is 'wrap', but the sums are float32, and only integers wrap around: 'raise' and 'saturate' serve"
+        f" floats {LINE}",
+        conv(dtype=np.uint8, overflow="wrap"),
+    ),
+    error(TypeError, "conjugate is 1, but it takes True or False", conv(conjugate=1)),
 ]
 
 METHODS = [
@@ -308,76 +318,16 @@ METHODS = [
     ),
 ]
 
-OUTS = [
-    error(TypeError, f"out is a list, but it takes a np.ndarray {LINE}", conv(out=[1])),
-    error(TypeError, f"out is a memmap, but it takes a np.ndarray {LINE}", conv(out=READ_ONLY.view(np.memmap))),
-    error(
-        ValueError,
-        f"out has shape (4, 3, 3), but the result has shape (1, 4, 3, 3): make it np.empty of that {LINE}",
-        conv(out=np.zeros((4, 3, 3), F4)),
-    ),
-    error(
-        TypeError,
-        f"out has dtype float64, but the result is float32: make it np.empty of that {LINE}",
-        conv(out=np.zeros((1, 4, 3, 3))),
-    ),
-    error(
-        TypeError,
-        f"out has dtype >f4, but the result is float32: make it np.empty of that {LINE}",
-        conv(out=np.zeros((1, 4, 3, 3), ">f4")),
-    ),
-    error(
-        TypeError,
-        f"out has dtype float32, but the result is float64: make it np.empty of that {LINE[:-1]} dtype float64]",
-        conv(dtype=float, out=np.zeros((1, 4, 3, 3), F4)),
-    ),
-    error(
-        ValueError,
-        f"out is read-only, but the result is written to it: pass a writeable array {LINE}",
-        conv(out=READ_ONLY),
-    ),
-    *(
-        error(
-            ValueError,
-            "out shares memory with an input, but the inputs are read while it is written: pass a copy"
-            f" [float32 1x4x5x5 * 4x4x1x1{' bias' if bias is not None else ''}]",
-            conv(x, weight, bias, out=SHARED),
-            f"out shares memory with the {name}",
-        )
-        for name, x, weight, bias in (
-            ("input", SHARED, np.zeros((4, 4, 1, 1), F4), None),
-            ("reversed input", SHARED[:, ::-1, ::-1], np.zeros((4, 4, 1, 1), F4), None),
-            ("weight", np.zeros((1, 4, 5, 5), F4), SHARED.reshape(-1)[3:19].reshape(4, 4, 1, 1), None),
-            ("bias", np.zeros((1, 4, 5, 5), F4), np.zeros((4, 4, 1, 1), F4), SHARED.reshape(-1)[-4:]),
-        )
-    ),
-]
 
-
-@pytest.mark.parametrize(("call", "kind", "text"), [*ARRAYS, *SHAPES, *OPTIONS, *METHODS, *OUTS])
+@pytest.mark.parametrize(("call", "kind", "text"), [*ARRAYS, *SHAPES, *OPTIONS, *METHODS])
 def test_a_mistake_is_one_sentence_and_changes_nothing(call, kind, text):
-    watched = [X, W, B, READ_ONLY, SHARED]
+    watched = [X, W, B]
     before = [array.tobytes() for array in watched]
     with pytest.raises(kind) as caught:
         call()
     assert type(caught.value) is kind
     assert str(caught.value) == text
     assert [array.tobytes() for array in watched] == before
-
-
-def test_an_output_that_is_refused_is_left_alone():
-    out = np.full((1, 4, 3, 3), 77, F4)
-    for options in (
-        {"stride": 2},
-        {"dtype": float},
-        {"padding": "big"},
-        {"groups": 3},
-        {"method": "fft"},
-        {"rtol": -1},
-    ):
-        with pytest.raises((ValueError, TypeError)):
-            nc.conv2d(X, W, out=out, **options)
-    assert (out == 77).all()
 
 
 def elsewhere(function, x, weight, bias, **options):

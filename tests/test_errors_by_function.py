@@ -140,6 +140,11 @@ POOLS = [
     ),
     error(ValueError, "pool_size is 0x2, but it must be at least 1x1 and at most X's 5x5", nc.pool2d, ONES, (0, 2)),
     error(ValueError, "pool_size is 2x6, but it must be at least 1x1 and at most X's 5x5", nc.pool2d, ONES, (2, 6)),
+    error(
+        TypeError,
+        "complex numbers have no order: take the maximum of np.abs, say [complex128 1x5x5 pooled by 2x2]",
+        nc.pool2d, ONES * 1j, (2, 2),
+    ),
     error(ValueError, "mode is 'min', but it must be one of max, avg", nc.pool2d, ONES, (2, 2), "min"),
     error(
         TypeError,

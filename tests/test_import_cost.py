@@ -45,6 +45,11 @@ for rank in (1, 2, 3):
     use(f"conv{rank}d_input")(small.shape, kernel, y)
     use(f"conv{rank}d_weight")(small, kernel.shape, y)
     use(f"conv{rank}d_bias")(y)
+use("conv_integer")(np.ones((1, 5), np.uint8), np.ones((1, 1, 2), np.int8))
+for rank in (1, 2, 3):
+    use(f"max_pool{rank}d")(np.ones((1, *(4,) * rank)), 2)
+    use(f"avg_pool{rank}d")(np.ones((1, *(4,) * rank)), 2)
+use("fold")(use("unfold")(x, 2), (5, 5), 2)
 layer = use("plan")(x.shape, weight)
 layer(x)
 assert isinstance(layer, use("Plan"))

@@ -17,7 +17,8 @@ from numconv.method import Work
 from numconv.methods import methods as table
 from numconv.phased import Phased, summing
 from numconv.phases import boxes
-from numconv.planner import Call, Options, Plan, Wish, execute
+from numconv.planner import Call, Options, Wish
+from numconv.plans import Plan, execute
 from numconv.problem import PADDING_MODES
 from numconv.testing import ADJOINTS, CASES, arrays, assert_matches
 from numconv.validate import describe

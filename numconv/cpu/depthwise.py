@@ -39,6 +39,8 @@ DTYPES = "fd"
 # Share of the FMA peak that the cycles of `_busiest` run at, and a window that leaves the first-level cache room.
 EFFICIENCY = 0.7
 WINDOW_BYTES = 64 << 10
+# The most that a window of several rows takes: a share of the second-level cache.
+LARGEST_WINDOW = 512 << 10
 
 
 class Prepared(NamedTuple):
@@ -134,21 +136,33 @@ def _sweep(problem: Problem, lanes: int) -> Sweep:
     # Output rows share input rows where they lie as far apart as the kernel's do.
     shared = stride_h == 1
     rows = next(rows for rows in HEIGHTS if rows <= kernel_h) if shared else 1
+    # Bytes, say, are converted as a window is filled. The planner makes float32 of float16.
+    same_dtype = problem.x_dtype in (problem.accumulator, np.float16)
     if served(problem):
         zeros = zeros_length(problem, lanes)
-        in_place = reads_in_place(problem)
+        in_place = same_dtype and reads_in_place(problem)
         return Sweep(kernel_h, kernel_w, 1, 0, 0, in_place, 1, stride_h, above, zeros, zeros + TALL * lanes)
     plain = not any(map(any, problem.padding)) and problem.stride[-1] == 1
-    direct = plain and problem.out_spatial[-1] >= VECTORS * lanes
+    direct = same_dtype and plain and problem.out_spatial[-1] >= VECTORS * lanes
     return Sweep(kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, direct, 1, 0, above, 0, 0)
 
 
 @functools.lru_cache(maxsize=1024)
 def _rows(problem: Problem, machine: Machine) -> int:
-    """Output rows of a task: as many as the window has room for, but no fewer tasks than keep the threads even."""
+    """Output rows of a task: as many as the window has room for, but no fewer tasks than keep the threads even.
+
+    Never a window of a whole large image: it would be a copy of it.
+    """
     out_h = (1, *problem.out_spatial)[-2]
     choices = sorted({-(-out_h // part) for part in range(1, out_h + 1)}, reverse=True)
-    return min(choices, key=lambda rows: _busiest(problem, machine, rows))
+    small = [rows for rows in choices if _window_size(problem, rows) <= LARGEST_WINDOW]
+    return min(small or [1], key=lambda rows: _busiest(problem, machine, rows))
+
+
+def _window_size(problem: Problem, rows: int) -> int:
+    """Bytes of one plane's window for so many output rows."""
+    columns = phases(problem, -1, not served(problem)).length(problem.out_spatial[-1])
+    return phases(problem, -2, False).length(rows) * columns * problem.accumulator.itemsize
 
 
 def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
@@ -165,10 +179,8 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
         tap = max(sweep.kernel_h * sweep.tile_rows, 2 * shared)
         tiles = -(-rows // sweep.tile_rows) * -(-vectors // VECTORS)
         adding = channels * (-(-rows // sweep.tile_rows) * vectors * tap * sweep.kernel_w + 40 * tiles)
-    phased = not sweep.strip
-    size = phases(problem, -2, False).length(rows) * phases(problem, -1, phased).length(columns)
-    far = size * problem.accumulator.itemsize > WINDOW_BYTES
-    copying = 0 if sweep.direct else copy_cycles(problem, rows, columns, lanes, phased, False) * (1 + far)
+    far = _window_size(problem, rows) > WINDOW_BYTES
+    copying = 0 if sweep.direct else copy_cycles(problem, rows, columns, lanes, not sweep.strip, False) * (1 + far)
     return -(-tasks(problem, rows, columns, channels) // machine.threads) * int(100 + copying + adding)
 
 

@@ -46,7 +46,7 @@ CHANNEL_COST = 14
 # And for each run of pixels that lies in one row of the output: 3x3 maps ran at a third of what wide ones do.
 RUN_COST = 400
 # Share of the FMA peak that it was measured to run at, by the accumulator's kind (bench/test_resnet50.py).
-EFFICIENCY = {"f": 0.7, "c": 0.15, "i": 0.1, "u": 0.1}
+EFFICIENCY = {"f": 0.7, "c": 0.15, "i": 0.55, "u": 0.55}
 
 
 class Prepared(NamedTuple):

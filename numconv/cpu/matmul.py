@@ -24,7 +24,7 @@ from numba import prange
 from ..accuracy import any_order_bound, any_order_expected
 from ..jit import njit, to_fields
 from ..machine import Machine
-from ..method import Array, Work, allowed_scratch
+from ..method import Array, Work
 from ..problem import Problem
 from .blas import find_blas, held, hold, matmul_loop, release
 from .blocks import even_shares
@@ -76,9 +76,8 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return "stride and padding would need a copy of the input: a matrix product takes neither"
     if problem.accumulator.char not in DTYPES:
         return f"{problem.accumulator.name} sums must be exact, but a BLAS takes floating-point numbers"
-    copied, allowed = scratch_bytes(problem, machine), allowed_scratch(problem, machine)
-    if copied > allowed:
-        return f"the input as {problem.accumulator.name} takes {copied} bytes, but a call may take {allowed}"
+    if problem.x_dtype not in (problem.accumulator, np.float16):
+        return f"the input is {problem.x_dtype.name}, and a BLAS would need a copy of it in {problem.accumulator.name}"
     return None
 
 
@@ -91,9 +90,7 @@ def work(problem: Problem, machine: Machine) -> Work:
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
-    # The planner has made float32 of float16.
-    converted = problem.x_dtype not in (problem.accumulator, np.float16)
-    return machine.threads * JOB * 8 + converted * math.prod(problem.x_shape) * problem.accumulator.itemsize
+    return machine.threads * JOB * 8
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
@@ -117,10 +114,6 @@ def run(
         return
     weight, bias = prepared
     groups, pixels = problem.groups, problem.pixels
-    if x.dtype != problem.accumulator:
-        scratch, converted = np.split(scratch, [machine.threads * JOB * 8])
-        np.copyto(converted.view(problem.accumulator).reshape(x.shape), x)
-        x = converted.view(problem.accumulator).reshape(x.shape)
     columns = x.reshape(problem.batch, groups, problem.taps, pixels)
     result = out.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
     launch = _launch(problem, machine.threads)

@@ -315,8 +315,14 @@ def fill_rows(
                 at = plane * size + row * window.pitch
                 line, values = target[at : at + window.columns], x[ci + plane, d, h + row * window.row_copy_step]
                 line[:low] = 0
-                for j in range(low, high):
-                    line[j] = values[first + (j - low) * step]
+                if step == 1:
+                    # Slices from 0 on: dtypes are converted by vectors.
+                    middle, part = line[low:high], values[max(first, 0) :]
+                    for j in range(len(middle)):
+                        middle[j] = part[j]
+                else:
+                    for j in range(low, high):
+                        line[j] = values[first + (j - low) * step]
                 line[high:] = 0
     if not window.zeros:
         width = tables.width[min(column, len(tables.width)) :: step]

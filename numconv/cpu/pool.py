@@ -1,0 +1,163 @@
+"""Pooling windows: the maximum or the sum of each, a row of output at a time, with output columns in the vector lanes.
+
+The idea: an output row is combined with one input row after another, and in each with one window column after another,
+so every element meets its window in row-major order, whatever the threads. Padding is never read: of each window
+column, only those output columns take part that meet the input.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from ..jit import njit, to_fields
+from ..method import Array
+
+
+class Pool(NamedTuple):
+    """The integers of a launch; axes are padded to three on the left. mean and located are flags."""
+
+    kernel_d: int
+    kernel_h: int
+    kernel_w: int
+    stride_d: int
+    stride_h: int
+    stride_w: int
+    before_d: int
+    before_h: int
+    before_w: int
+    dilation_d: int
+    dilation_h: int
+    dilation_w: int
+    mean: int
+    located: int
+    shares: int
+
+
+POOL_FIELDS = len(Pool._fields)
+
+
+@njit(parallel=True)
+def pool(
+    x: Array,
+    out: Array,
+    places: Array,
+    start: Array,
+    counts: tuple[Array, ...],
+    interior: Array,
+    integers: Array,
+) -> None:
+    """Out (planes, od, oh, ow) from x (planes, d, h, w), every row a task.
+
+    Places (planes, od, oh, ow), where located: the index in its plane of each maximum. Start (1,): what no element
+    leaves. Counts, of each axis by output index: the factors of what a sum is divided by. Interior (kw, 2): the output
+    columns, from the first to the end, at which a window column meets the input.
+    """
+    shares = integers[POOL_FIELDS - 1]
+    rows = out.shape[0] * out.shape[1] * out.shape[2]
+    for share in prange(shares):
+        pool_rows(
+            rows * share // shares,
+            rows * (share + 1) // shares,
+            x,
+            out,
+            places,
+            start,
+            counts,
+            interior,
+            integers,
+        )
+
+
+@njit()
+def pool_rows(
+    first: int,
+    end: int,
+    x: Array,
+    out: Array,
+    places: Array,
+    start: Array,
+    counts: tuple[Array, ...],
+    interior: Array,
+    integers: Array,
+) -> None:
+    """The rows of one share."""
+    pool = Pool(*to_fields(integers, POOL_FIELDS))
+    for task in range(first, end):
+        block, oh = divmod(task, out.shape[2])
+        plane, od = divmod(block, out.shape[1])
+        row = out[plane, od, oh]
+        row[:] = start[0]
+        for kd in range(pool.kernel_d):
+            d = od * pool.stride_d + kd * pool.dilation_d - pool.before_d
+            if d < 0 or d >= x.shape[1]:
+                continue
+            for kh in range(pool.kernel_h):
+                h = oh * pool.stride_h + kh * pool.dilation_h - pool.before_h
+                if h < 0 or h >= x.shape[2]:
+                    continue
+                for kw in range(pool.kernel_w):
+                    low, high = interior[kw]
+                    if low < high:
+                        column = low * pool.stride_w + kw * pool.dilation_w - pool.before_w
+                        source, target = x[plane, d, h, column:], row[low:high]
+                        if pool.mean:
+                            add(target, source, pool.stride_w)
+                        elif pool.located:
+                            place = places[plane, od, oh, low:high]
+                            locate(target, place, source, pool.stride_w, (d * x.shape[2] + h) * x.shape[3] + column)
+                        else:
+                            raise_to(target, source, pool.stride_w)
+        if pool.mean:
+            depth, height, width = counts
+            for ow in range(len(row)):
+                row[ow] /= out.dtype.type(depth[od] * height[oh] * width[ow])
+
+
+@njit()
+def add(target: Array, source: Array, step: int) -> None:
+    """target[j] += source[j * step]. Steps that the compiler knows become vectors, by unsigned indices."""
+    if step == 1:
+        for j in range(len(target)):
+            target[j] += source[j]
+    elif step == 2:
+        for j in range(len(target)):
+            target[j] += source[np.uintp(2 * j)]
+    else:
+        for j in range(len(target)):
+            target[j] += source[np.uintp(step * j)]
+
+
+@njit()
+def raise_to(target: Array, source: Array, step: int) -> None:
+    """target[j] = the greater of itself and source[j * step]; NaN stays."""
+    if step == 1:
+        for j in range(len(target)):
+            target[j] = greater(target[j], source[j])
+    elif step == 2:
+        for j in range(len(target)):
+            target[j] = greater(target[j], source[np.uintp(2 * j)])
+    else:
+        for j in range(len(target)):
+            target[j] = greater(target[j], source[np.uintp(step * j)])
+
+
+@njit()
+def greater(old: float, new: float) -> float:
+    """The greater of two numbers; NaN if either is."""
+    return new if new > old or new != new else old  # NaN alone differs from itself
+
+
+@njit()
+def locate(target: Array, place: Array, source: Array, step: int, index: int) -> None:
+    """raise_to, with the place of each maximum: the first of equals, the last of NaN; -1 as long as there is none.
+
+    source[0] is at `index`.
+    """
+    for j in range(len(target)):
+        value = source[np.uintp(step * j)]
+        if value > target[j] or value != value or place[j] < 0:
+            target[j] = value
+            place[j] = index + step * j
