@@ -23,10 +23,10 @@ from numba import prange
 from ..accuracy import direct_bound, direct_expected
 from ..jit import njit, to_fields
 from ..machine import Machine
-from ..method import Array, Work
+from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from .blocks import Blocks, blocks, locate, task_range, tasks
-from .operands import biases, shared_scratch, three_axes
+from .operands import CACHE_LINE, biases, shared_scratch, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, tiles
 from .simd.ir import vectors_fit
@@ -65,6 +65,9 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"the kernel is {problem.kernel[0]} planes deep, but it takes one"
     if problem.taps > SEGMENT:
         return f"the kernel has {problem.taps} taps, but one accumulator takes {SEGMENT} at most"
+    least, allowed = scratch_bytes(problem, machine), allowed_scratch(problem, machine)
+    if least > allowed:
+        return f"its smallest windows take {least} bytes on {machine.threads} threads, but a call may take {allowed}"
     return None
 
 
@@ -78,8 +81,7 @@ def work(problem: Problem, machine: Machine) -> Work:
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
     geometry, _, _, sweep = _layout(problem, machine)
-    # Tiles read whole vectors, so there is room behind the window.
-    share = sweep.window + sweep.planes * geometry.plane_size + VECTORS * machine.lanes(problem.accumulator)
+    share = sweep.planes * geometry.plane_size + _beside_window(problem, machine)
     return shared_scratch(problem, machine, share)
 
 
@@ -155,8 +157,20 @@ def _rows(problem: Problem, machine: Machine) -> int:
     """
     out_h = (1, *problem.out_spatial)[-2]
     choices = sorted({-(-out_h // part) for part in range(1, out_h + 1)}, reverse=True)
-    small = [rows for rows in choices if _window_size(problem, rows) <= LARGEST_WINDOW]
+    # What a thread may take, less the rest of a cache line.
+    left = allowed_scratch(problem, machine) // machine.threads
+    left -= (_beside_window(problem, machine) + CACHE_LINE) * problem.accumulator.itemsize
+    small = [rows for rows in choices if _window_size(problem, rows) <= min(LARGEST_WINDOW, left)]
     return min(small or [1], key=lambda rows: _busiest(problem, machine, rows))
+
+
+def _beside_window(problem: Problem, machine: Machine) -> int:
+    """Elements of a thread's scratch besides its window: what strips need, and room for tiles that read whole vectors.
+
+    A plane is rounded up to whole vectors, and has one more behind it.
+    """
+    lanes = machine.lanes(problem.accumulator)
+    return _sweep(problem, lanes).window + (VECTORS + 2) * lanes
 
 
 def _window_size(problem: Problem, rows: int) -> int:
