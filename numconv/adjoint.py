@@ -221,6 +221,7 @@ def _transposed(
         dilation=dilation,
         groups=groups,
         padding_mode=options.padding_mode,
+        padding_value=options.padding_value,
     )
     return _adjoint(forward, spatial, options)
 
@@ -264,7 +265,7 @@ def _forward(
 
 def _adjoint(forward: Problem, spatial: tuple[int, ...], options: Options) -> Options:
     """The options of the adjoint of a correlation, by its input; the output has those sides."""
-    folds = forward.padding_mode != "zeros" and any(map(any, forward.padding))
+    folds = forward.padding_mode not in ("zeros", "constant") and any(map(any, forward.padding))
     padding = []
     for size, (before, after), kernel, stride, dilation, n in zip(
         forward.spatial, forward.padding, forward.kernel, forward.stride, forward.dilation, spatial, strict=True
@@ -277,6 +278,7 @@ def _adjoint(forward: Problem, spatial: tuple[int, ...], options: Options) -> Op
         padding=tuple(padding),
         dilation=forward.dilation,
         padding_mode=forward.padding_mode if folds else "zeros",
+        padding_value=0,
         input_dilation=forward.stride,
         fold=forward.padding if folds else 0,
     )

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from numpy.typing import ArrayLike, DTypeLike
 
 from .adjoint import WeightPlan, as_size, by_input, transposed
+from .bias_gradients import conv1d_bias, conv2d_bias, conv3d_bias
 from .dialect import convolution, correlation, data_type, options, stand_in, wish
 from .gradients import (
-    conv1d_bias,
     conv1d_input,
     conv1d_weight,
-    conv2d_bias,
     conv2d_input,
     conv2d_weight,
-    conv3d_bias,
     conv3d_input,
     conv3d_weight,
 )
@@ -24,7 +22,7 @@ from .patches import fold, unfold
 from .planner import Call
 from .plans import Plan, as_array
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
-from .problem import Padding
+from .problem import Padding, PerAxis
 from .quantized import conv_integer
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .validate import canonical
@@ -58,7 +56,6 @@ __all__ = [
 ]
 
 OPS = ("conv", "transpose", "input", "weight")
-PerAxis = int | tuple[int, ...] | list[int]
 
 
 @correlation

@@ -1,21 +1,16 @@
-"""torch.nn.grad's names: the gradients of convolutions by input, weights and bias, for NumPy arrays."""
+"""torch.nn.grad's names: the gradients of convolutions by input and weights, for NumPy arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .adjoint import by_input, by_weight
 from .dialect import correlation, options, wish
 from .method import Array
 from .planner import Call
-from .plans import as_array
-from .problem import Padding
-from .validate import accumulator_dtype
-
-PerAxis = int | tuple[int, ...] | list[int]
+from .problem import Padding, PerAxis
 
 
 @correlation
@@ -29,12 +24,14 @@ def conv2d_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """The gradient of `conv2d` by its input: its adjoint.
 
@@ -47,9 +44,9 @@ def conv2d_input(
     weight : array_like, shape (out_channels, in_channels / groups, kernel_height, kernel_width)
     grad_output : array_like
         The gradient by the output, of the output's shape.
-    stride, padding, dilation, groups, padding_mode
+    stride, padding, dilation, groups, padding_mode, padding_value
         Those of the `conv2d`. What fell on a padding other than zeros is added to the elements copied there.
-    method, rtol, rtol_kind, reproducible, dtype, out
+    method, rtol, rtol_kind, reproducible, dtype, out, workspace
         As in `conv2d`.
 
     Returns
@@ -81,8 +78,8 @@ def conv2d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -98,12 +95,14 @@ def conv1d_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """The gradient of `conv1d` by its input: `conv2d_input` with one spatial axis.
 
@@ -122,8 +121,8 @@ def conv1d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -139,12 +138,14 @@ def conv3d_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """The gradient of `conv3d` by its input: `conv2d_input` with three spatial axes.
 
@@ -164,8 +165,8 @@ def conv3d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -181,12 +182,14 @@ def conv2d_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """The gradient of `conv2d` by its weights: its adjoint by them.
 
@@ -201,9 +204,9 @@ def conv2d_weight(
         Shape of the gradient: (out_channels, in_channels / groups, kernel_height, kernel_width).
     grad_output : array_like
         The gradient by the output, of the output's shape.
-    stride, padding, dilation, groups, padding_mode
+    stride, padding, dilation, groups, padding_mode, padding_value
         Those of the `conv2d`.
-    method, rtol, rtol_kind, reproducible, dtype, out
+    method, rtol, rtol_kind, reproducible, dtype, out, workspace
         As in `conv2d`.
 
     Returns
@@ -235,8 +238,8 @@ def conv2d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -252,12 +255,14 @@ def conv1d_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """The gradient of `conv1d` by its weights: `conv2d_weight` with one spatial axis.
 
@@ -276,8 +281,8 @@ def conv1d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -293,12 +298,14 @@ def conv3d_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """The gradient of `conv3d` by its weights: `conv2d_weight` with three spatial axes.
 
@@ -317,80 +324,7 @@ def conv3d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype),
-        wish(method, rtol, rtol_kind, reproducible),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
-
-
-def conv2d_bias(grad_output: ArrayLike) -> Array:
-    """The gradient of `conv2d` by its bias: grad_output added up over batch and space.
-
-    Parameters
-    ----------
-    grad_output : array_like, shape (batch, out_channels, height, width) or (out_channels, height, width)
-        The gradient by the output.
-
-    Returns
-    -------
-    np.ndarray, shape (out_channels,)
-        Added up pairwise, as np.sum does, in the dtype of `conv2d`'s sums; of the dtype of `conv2d`'s result.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Another number of axes; a dtype that `conv2d` does not take.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import numconv as nc
-    >>> nc.conv2d_bias(np.ones((2, 3, 4, 5)))
-    array([40., 40., 40.])
-
-    """
-    return _bias(2, grad_output)
-
-
-def conv1d_bias(grad_output: ArrayLike) -> Array:
-    """The gradient of `conv1d` by its bias: `conv2d_bias` with one spatial axis.
-
-    Parameters, dtypes and errors are those of `conv2d_bias`.
-
-    Examples
-    --------
-    >>> import numconv as nc
-    >>> nc.conv1d_bias([[1, 2, 3], [4, 5, 6]])
-    array([ 6, 15])
-
-    """
-    return _bias(1, grad_output)
-
-
-def conv3d_bias(grad_output: ArrayLike) -> Array:
-    """The gradient of `conv3d` by its bias: `conv2d_bias` with three spatial axes.
-
-    Parameters, dtypes and errors are those of `conv2d_bias`.
-
-    Examples
-    --------
-    >>> import numconv as nc
-    >>> nc.conv3d_bias([[[[1, 2], [3, 4]]]])
-    array([10])
-
-    """
-    return _bias(3, grad_output)
-
-
-def _bias(rank: int, grad_output: ArrayLike) -> Array:
-    grad = as_array("grad_output", grad_output)
-    if grad.ndim not in (rank + 1, rank + 2):
-        raise ValueError(
-            f"grad_output has {grad.ndim} axes, but it takes {rank + 1} or, with batch, {rank + 2}: those of"
-            f" conv{rank}d's output"
-        )
-    accumulator = accumulator_dtype(grad.dtype, grad.dtype, f"{grad.dtype.name} {grad.shape}")
-    space = tuple(axis for axis in range(grad.ndim) if axis != grad.ndim - rank - 1)
-    # In one memory layout, for np.sum's order follows the layout.
-    total: Array = np.ascontiguousarray(grad).sum(space, accumulator)
-    return total if accumulator.kind in "iu" else total.astype(grad.dtype)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 Pairs = tuple[tuple[int, int], ...]
+PerAxis = int | tuple[int, ...] | list[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 # Ours and torch's name for a padding mode, and np.pad's.

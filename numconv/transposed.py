@@ -8,9 +8,7 @@ from .adjoint import transposed
 from .dialect import correlation, options, wish
 from .method import Array
 from .planner import Call
-from .problem import Padding
-
-PerAxis = int | tuple[int, ...] | list[int]
+from .problem import Padding, PerAxis
 
 
 @correlation
@@ -25,6 +23,7 @@ def conv_transpose2d(
     dilation: PerAxis = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -32,6 +31,7 @@ def conv_transpose2d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """Transposed convolution of images: the adjoint of `conv2d` by its input, as a layer of its own.
 
@@ -58,10 +58,12 @@ def conv_transpose2d(
         convolution have outputs of one size, and this chooses.
     groups : int
         The channels of input and output fall into so many groups; each output group sees its input group alone.
-    padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
-        That of the convolution whose adjoint it is. "zeros" drops what falls on the padding; the others add it to the
-        elements that they would have copied there.
-    method, rtol, rtol_kind, reproducible, activation, dtype, out
+    padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric", "constant"}
+        That of the convolution whose adjoint it is. "zeros" and "constant" drop what falls on the padding; the others
+        add it to the elements that they would have copied there.
+    padding_value : number
+        The constant of the convolution. It has no part in its adjoint.
+    method, rtol, rtol_kind, reproducible, activation, dtype, out, workspace
         As in `conv2d`.
 
     Returns
@@ -101,9 +103,9 @@ def conv_transpose2d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         output_padding,
-        wish(method, rtol, rtol_kind, reproducible),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -120,6 +122,7 @@ def conv_transpose1d(
     dilation: PerAxis = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -127,6 +130,7 @@ def conv_transpose1d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """Transposed convolution of signals: `conv_transpose2d` with one spatial axis.
 
@@ -146,9 +150,9 @@ def conv_transpose1d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         output_padding,
-        wish(method, rtol, rtol_kind, reproducible),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
 
@@ -165,6 +169,7 @@ def conv_transpose3d(
     dilation: PerAxis = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: complex = 0,
     method: str = "auto",
     rtol: float | None = None,
     rtol_kind: str = "expected",
@@ -172,6 +177,7 @@ def conv_transpose3d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    workspace: int | None = None,
 ) -> Call:
     """Transposed convolution of volumes: `conv_transpose2d` with three spatial axes.
 
@@ -194,8 +200,8 @@ def conv_transpose3d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
         output_padding,
-        wish(method, rtol, rtol_kind, reproducible),
+        wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )

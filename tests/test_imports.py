@@ -29,7 +29,7 @@ FLOORS = (
     {"cli"},
     {"__init__"},
     {"d2l", "functional", "signal", "ndimage", "explain"},
-    {"transposed", "gradients", "modes", "quantized", "pooling", "patches"},
+    {"transposed", "gradients", "bias_gradients", "modes", "quantized", "pooling", "patches"},
     {"adjoint"},
     {"dialect", "axes"},
     {"plans"},
