@@ -100,7 +100,7 @@ def conv_integer(
         x - x_zero if x_zero else x,
         w - w_zero.reshape(-1, *(1,) * (w.ndim - 1)),
         None,
-        options(stride, padding, dilation, groups, "zeros", None, np.int32, overflow),
+        options(stride, padding, dilation, groups, "zeros", None, np.int32, 0, overflow),
         wish(method, None, "expected", False),
         out,
     )

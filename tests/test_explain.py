@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import numconv as nc
-from numconv import planner
+from numconv import planner, plans
 from numconv.explain import Explanation
 from numconv.machine import machine
 from numconv.planner import Candidate
@@ -22,7 +22,7 @@ def nothing_runs(monkeypatch):
     def fail(*_):
         raise AssertionError("a correlation was run")
 
-    monkeypatch.setattr(planner, "_run", fail)
+    monkeypatch.setattr(plans, "_run", fail)
 
 
 def test_every_method_has_its_predicted_time_or_its_refusal():
