@@ -25,7 +25,7 @@ from ..jit import njit, to_fields
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
-from .blocks import Blocks, blocks, locate, task_range, tasks
+from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
 from .operands import CACHE_LINE, biases, shared_scratch, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, tiles
@@ -170,7 +170,7 @@ def _beside_window(problem: Problem, machine: Machine) -> int:
     A plane is rounded up to whole vectors, and has one more behind it.
     """
     lanes = machine.lanes(problem.accumulator)
-    return _sweep(problem, lanes).window + (VECTORS + 2) * lanes
+    return COUNTER + _sweep(problem, lanes).window + (VECTORS + 2) * lanes
 
 
 def _window_size(problem: Problem, rows: int) -> int:
@@ -204,31 +204,32 @@ def correlate(
 ) -> None:
     """All tasks, in even shares: x (n, groups, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
     blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
+    open_shares(scratch)
     for share in prange(blocks.shares):
-        correlate_share(share, x, weight, bias, out, scratch[share], tables, integers)
+        correlate_share(share, x, weight, bias, out, scratch, tables, integers)
 
 
 @njit()
 def correlate_share(
     share: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
-    """The tasks of one share."""
+    """The tasks of one share, and then what is left of the others."""
     window = Window(*to_fields(integers, WINDOW_FIELDS))
     blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     sweep = Sweep(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], SWEEP_FIELDS))
-    zeros, spare, filled = scratch[: sweep.zeros], scratch[sweep.zeros : sweep.window], scratch[sweep.window :]
+    own = scratch[share, COUNTER:]
+    zeros, spare, filled = own[: sweep.zeros], own[sweep.zeros : sweep.window], own[sweep.window :]
     zeros[:] = 0
-    first_task, end_task = task_range(share, len(out), blocks)
     height, width = out.shape[3:]
     # Flat places: a slice for each tile would cost as much as a small tile.
     plane, x_plane = out.shape[2] * height * width, x.shape[2] * x.shape[3] * x.shape[4]
-    task = first_task
+    task, end_task = take(share, sweep.planes, len(out), scratch, blocks)
     while task < end_task:
         n, first, _, od, oh, _ = locate(task, window, blocks)
-        groups = min(sweep.planes, end_task - task, blocks.groups - first)
+        groups = min(end_task - task, blocks.groups - first)
         rows = min(window.block_rows, height - oh)
         row = x[n, first, 0, 0]
-        direct = vectors_fit(scratch, row) and sweep.direct
+        direct = vectors_fit(own, row) and sweep.direct
         if not direct:
             fill(filled, x[n, first:], 0, groups, od, oh, 0, tables, window)
         for channel in range(first * blocks.channels, (first + groups) * blocks.channels):
@@ -255,3 +256,5 @@ def correlate_share(
                 places = Places(inside, window.pitch, window.row_step * window.pitch, start, rows, width, 0)
                 correlate_rows(out, filled, kernel, shift, places, blocks.relu, tables, sweep)
         task += groups
+        if task == end_task:
+            task, end_task = take(share, sweep.planes, len(out), scratch, blocks)

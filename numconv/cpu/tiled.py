@@ -28,7 +28,7 @@ from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
-from .blocks import Blocks, blocks, locate, share_costs, task_range, tasks
+from .blocks import COUNTER, Blocks, blocks, locate, open_shares, share_costs, take, tasks
 from .operands import CACHE_LINE, biases, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .window import Tables, Window, copy_cycles, fill, pitch, window
@@ -188,13 +188,13 @@ def _split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> 
 
 
 def _beside_window(problem: Problem, machine: Machine, choice: Choice) -> int:
-    """Elements of a thread's scratch besides its window: the sums, totals of several segments, and room behind."""
+    """Elements of a thread's scratch besides its window: counter, sums, totals of several segments, room behind."""
     split = _split(problem, machine, choice, False)
     units = -(-min(split.channels, problem.out_channels // problem.groups) // split.unit)
     sums = units * split.sum_rows * split.sum_columns
     # Tiles read whole vectors and runs, so there is room behind the last plane.
     beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
-    return sums * (1 if problem.taps <= min(problem.segments) else 2) + beyond * problem.stride[-1]
+    return COUNTER + sums * (1 if problem.taps <= min(problem.segments) else 2) + beyond * problem.stride[-1]
 
 
 def _scratch(problem: Problem, machine: Machine, choice: Choice) -> int:
@@ -265,18 +265,29 @@ def correlate(
     x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
     """All tasks, in even shares: x (n, c, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
+    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
+    open_shares(scratch)
+    for share in prange(blocks.shares):
+        correlate_share(share, x, weight, bias, out, scratch, tables, integers)
+
+
+@njit()
+def correlate_share(
+    share: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+) -> None:
+    """The tasks of one share, and then what is left of the others."""
     window = Window(*to_fields(integers, WINDOW_FIELDS))
     blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     group_channels = out.shape[1] // blocks.groups
-    for share in prange(blocks.shares):
-        first_task, end_task = task_range(share, len(out), blocks)
-        for task in range(first_task, end_task):
-            n, group, first, od, oh, ow = locate(task, window, blocks)
-            end = min(first + blocks.channels, group_channels)
-            image = x[n, group * (x.shape[1] // blocks.groups) :]
-            channel, end_channel = group * group_channels + first, group * group_channels + end
-            target = out[n, channel:end_channel, od]
-            correlate_block(image, weight, bias, target, channel, od, oh, ow, scratch[share], tables, window, blocks)
+    task, end_task = take(share, 1, len(out), scratch, blocks)
+    while task < end_task:
+        n, group, first, od, oh, ow = locate(task, window, blocks)
+        end = min(first + blocks.channels, group_channels)
+        image = x[n, group * (x.shape[1] // blocks.groups) :]
+        channel, end_channel = group * group_channels + first, group * group_channels + end
+        target, own = out[n, channel:end_channel, od], scratch[share, COUNTER:]
+        correlate_block(image, weight, bias, target, channel, od, oh, ow, own, tables, window, blocks)
+        task, end_task = take(share, 1, len(out), scratch, blocks)
 
 
 @njit()

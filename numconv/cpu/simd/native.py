@@ -1,4 +1,4 @@
-"""Calls of native functions by address, atomic exchange, and the loop that measures the FMA peak."""
+"""Calls of native functions by address, atomic exchange and addition, and the loop that measures the FMA peak."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from .ir import INT64, fused, intrinsic
+from .ir import INT64, data, fused, intrinsic
 
 
 @intrinsic
@@ -55,6 +55,18 @@ def exchange(typing_context: Any, address: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("xchg", builder.inttoptr(args[0], INT64.as_pointer()), args[1], "seq_cst")
+
+    return signature, generate
+
+
+@intrinsic
+def fetch_add(typing_context: Any, array: Any, value: Any) -> Any:
+    """Add to the int64 at the start of an array's memory and return what stood there, atomically, in no order."""
+    signature = types.int64(array, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place, count = data(context, builder, signature.args, args)
+        return builder.atomic_rmw("add", builder.bitcast(place, INT64.as_pointer()), count, "monotonic")
 
     return signature, generate
 
