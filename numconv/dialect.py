@@ -19,6 +19,8 @@ from .validate import canonical, integer
 
 P = ParamSpec("P")
 RTOL_KINDS = ("expected", "bound")
+# DLPack's number for a CUDA device.
+DLPACK_CUDA = 2
 
 
 def correlation(describe: Callable[P, Call]) -> Callable[P, Array]:
@@ -26,7 +28,8 @@ def correlation(describe: Callable[P, Call]) -> Callable[P, Array]:
 
     @functools.wraps(describe)
     def function(*args: P.args, **kwargs: P.kwargs) -> Array:
-        return execute(describe(*args, **kwargs))
+        result: Array = execute(describe(*args, **kwargs))
+        return result
 
     signature = inspect.signature(describe).replace(return_annotation="np.ndarray")
     vars(function)["__signature__"] = signature
@@ -60,11 +63,59 @@ def stand_in(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def convolution(
-    rank: int, input: Any, weight: Any, bias: Any, options: Options, wish: Wish, out: Array | None = None
+    rank: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    options: Options,
+    wish: Wish,
+    out: Any = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The Call of a convolution in torch's sense."""
+    if device is not None or (type(input) is not np.ndarray and _lies_on_gpu(input)):
+        return _on_gpu(rank, input, weight, bias, options, wish, out, device, stream)
     bias = None if bias is None else as_array("bias", bias)
     return Call(rank, as_array("input", input), as_array("weight", weight), bias, options, wish, out)
+
+
+def _lies_on_gpu(value: Any) -> bool:
+    """Whether it is an array on a CUDA device; says so without importing anything of CUDA."""
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    place = getattr(value, "__dlpack_device__", None)
+    return place is not None and int(place()[0]) == DLPACK_CUDA
+
+
+def _on_gpu(
+    rank: int, input: Any, weight: Any, bias: Any, options: Options, wish: Wish, out: Any, device: Any, stream: Any
+) -> Call:
+    """The Call of a convolution with device arrays, or with NumPy arrays and device="cuda"."""
+    if not isinstance(device, (str, type(None))):
+        raise TypeError(f"device is {device!r}, but it takes 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
+    there = _lies_on_gpu(input)
+    if device == "cpu":
+        if there:
+            raise TypeError("the input lies on a CUDA device, but device is 'cpu': copy it to the host first")
+        return convolution(rank, input, weight, bias, options, wish, out)
+    if device is not None and device.partition(":")[0] != "cuda":
+        raise ValueError(f"device is {device!r}, but it must be 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
+    arrays: list[Any] = []
+    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
+        if value is None:
+            arrays.append(None)
+        elif _lies_on_gpu(value) != there:
+            here, other = ("a CUDA device", "the host") if there else ("the host", "a CUDA device")
+            raise TypeError(f"the input lies on {here}, but the {name} on {other}: copy one of them first")
+        elif there:
+            from .cuda.arrays import device_array
+
+            arrays.append(device_array(name, value))
+        else:
+            arrays.append(as_array(name, value))
+    x, weight, bias = arrays
+    return Call(rank, x, weight, bias, options, wish, out, device=device or "cuda", stream=stream)
 
 
 def options(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numpy.typing import ArrayLike, DTypeLike
 
 from .dialect import convolution, correlation, data_type, options, stand_in, wish
@@ -33,6 +35,8 @@ def conv2d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Multi-channel cross-correlation of images, the "convolution" of deep learning.
 
@@ -44,7 +48,9 @@ def conv2d(
     Parameters
     ----------
     input : array_like, shape (batch, in_channels, height, width) or (in_channels, height, width)
-        Whatever np.asarray takes of bool, integers, floats or complex numbers, in any memory layout.
+        Whatever np.asarray takes of bool, integers, floats or complex numbers, in any memory layout; or an array on a
+        CUDA device, which has `__cuda_array_interface__` or `__dlpack__`: then weight and bias lie there too, and the
+        result comes as CuPy's or torch's array for theirs, else as numba's.
     weight : array_like, shape (out_channels, in_channels / groups, kernel_height, kernel_width)
     bias : array_like, shape (out_channels,), optional
     stride, dilation : int or one per axis
@@ -71,6 +77,11 @@ def conv2d(
         Of the result, and at least that of the sums.
     out : np.ndarray, optional
         Where the result goes: of its shape and dtype, sharing no memory with the input.
+    device : {None, "cpu", "cuda", "cuda:1", ...}, optional
+        Where it is computed; None: where the input lies. With a NumPy array, "cuda" sends it to the device and brings
+        the result back, in chunks of images that fit its memory.
+    stream : optional
+        The CUDA stream of the kernels: numba's, or a handle. None: the one that the input's interface names.
 
     Returns
     -------
@@ -116,6 +127,8 @@ def conv2d(
         options(stride, padding, dilation, groups, padding_mode, activation, dtype),
         wish(method, rtol, rtol_kind, reproducible),
         out,
+        device,
+        stream,
     )
 
 
@@ -137,6 +150,8 @@ def conv1d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Multi-channel cross-correlation of signals: `conv2d` with one spatial axis.
 
@@ -159,6 +174,8 @@ def conv1d(
         options(stride, padding, dilation, groups, padding_mode, activation, dtype),
         wish(method, rtol, rtol_kind, reproducible),
         out,
+        device,
+        stream,
     )
 
 
@@ -180,6 +197,8 @@ def conv3d(
     activation: str | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Multi-channel cross-correlation of volumes: `conv2d` with three spatial axes.
 
@@ -203,6 +222,8 @@ def conv3d(
         options(stride, padding, dilation, groups, padding_mode, activation, dtype),
         wish(method, rtol, rtol_kind, reproducible),
         out,
+        device,
+        stream,
     )
 
 
@@ -223,6 +244,7 @@ def plan(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    device: str | None = None,
 ) -> Plan:
     """Prepare a correlation once, to run it again and again.
 
@@ -236,6 +258,8 @@ def plan(
         Of the inputs to come; the weight's unless given.
     bias, stride, padding, dilation, groups, padding_mode, method, rtol, rtol_kind, reproducible, activation, dtype
         As in `conv2d`.
+    device : {None, "cpu", "cuda", "cuda:1", ...}, optional
+        Where the plan keeps its weights and runs, on inputs there or on NumPy arrays.
 
     Returns
     -------
@@ -263,4 +287,5 @@ def plan(
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
     x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
     wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype)
-    return Plan(convolution(rank, x, weight, bias, wanted, wish(method, rtol, rtol_kind, reproducible)))
+    wishes = wish(method, rtol, rtol_kind, reproducible)
+    return Plan(convolution(rank, x, weight, bias, wanted, wishes, device=device))

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import jit
-from .machine import Machine, machine
+from .machine import Gpu, Machine, gpu_machine, machine
 from .method import Array, Method, Work
-from .methods import methods
+from .methods import cuda_methods, methods
 from .problem import Problem
+from .validate import as_array as as_array
 from .validate import describe, refuse
 
 
@@ -54,6 +55,9 @@ class Call(NamedTuple):
     wish: Wish = Wish()
     out: Array | None = None
     shape: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
+    # "cuda" or "cuda:1", where the arrays may lie on a device; None is the CPU.
+    device: str | None = None
+    stream: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,11 @@ def seconds(work: Work, on: Machine) -> tuple[float, float]:
     return work.prepare_bytes / on.bandwidth, running
 
 
+def _methods(on: Machine) -> tuple[Method, ...]:
+    """The table of a machine."""
+    return methods() if on.gpu is None else cuda_methods()
+
+
 def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str | None:
     """Why a method does not serve, or None: the method's own reason, then the caller's wishes."""
     reason = method.why_not(problem, on)
@@ -95,7 +104,7 @@ def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str |
 def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ...]:
     """What the planner thinks of each method."""
     found = []
-    for method in methods():
+    for method in _methods(on):
         refusal = _refusal(method, problem, on, wish)
         served = method.why_not(problem, on) is None
         work = method.work(problem, on) if served else None
@@ -118,12 +127,12 @@ def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ..
 
 def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
     """The fastest method that is admitted; `prepared` leaves the preparing out of the reckoning."""
-    names = [method.NAME for method in methods()]
+    names = [method.NAME for method in _methods(on)]
     if wish.method not in ("auto", *names):
         refuse(ValueError, f"method is {wish.method!r}, but it must be one of auto, {', '.join(names)}", problem)
     best: tuple[float, Method] | None = None
     refusal = ""
-    for method in methods():
+    for method in _methods(on):
         reason = _refusal(method, problem, on, wish)
         if reason is None:
             preparing, running = seconds(method.work(problem, on), on)
@@ -150,15 +159,16 @@ def _chosen(
     wish: Wish,
     threads: int,
     prepared: bool,
+    gpu: Gpu | None = None,
 ) -> tuple[Problem, Machine, Method, int]:
     """Everything about a call that its arrays' contents do not matter to: (problem, machine, method, scratch bytes)."""
     problem = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, bias_shape, bias_dtype, *options)
-    on = machine(threads)
+    on = machine(threads) if gpu is None else gpu_machine(gpu)
     method = choose(problem, on, wish, prepared)
     return problem, on, method, method.scratch_bytes(problem, on)
 
 
-def chosen(call: Call, threads: int, prepared: bool) -> tuple[Problem, Machine, Method, int]:
+def chosen(call: Call, threads: int, prepared: bool, gpu: Gpu | None = None) -> tuple[Problem, Machine, Method, int]:
     """The Problem of a call and what serves it."""
     x, weight, bias = call.x, call.weight, call.bias
     return _chosen(
@@ -173,11 +183,14 @@ def chosen(call: Call, threads: int, prepared: bool) -> tuple[Problem, Machine, 
         call.wish,
         threads,
         prepared,
+        gpu,
     )
 
 
-def execute(call: Call) -> Array:
+def execute(call: Call) -> Any:
     """Run a call once: the one entry below the dialects."""
+    if call.device is not None:
+        return _execute_on_gpu(call)
     problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=False)
     shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
     if call.shape is not None:
@@ -186,6 +199,18 @@ def execute(call: Call) -> Array:
     prepared = method.prepare(problem, on, call.weight, call.bias)
     scratch = np.empty(scratch_bytes, np.uint8)
     return _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
+
+
+def _execute_on_gpu(call: Call) -> Any:
+    """The same on a CUDA device, where nothing of the CPU's road fits: arrays, memory, streams."""
+    from .cuda.launch import Held, gpu_of
+
+    problem, on, method, _ = chosen(call, 1, prepared=False, gpu=gpu_of(call.x, call.device))
+    shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
+    if type(call.x) is np.ndarray:
+        check_out(call.out, shape, problem, (call.x, call.weight, call.bias))
+    held = Held(method, problem, on, call.x, call.weight, call.bias, call.device)
+    return held.run(call.x, call.out, shape, call.stream)
 
 
 def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
@@ -259,6 +284,8 @@ class Plan:
         What is computed. `str(plan.problem)` is its line.
     method : str
         The name of the method that serves it.
+    device : str or None
+        Where it runs: None is the CPU.
     seconds : float
         Predicted for one call.
     error_bound, expected_error : float
@@ -269,7 +296,13 @@ class Plan:
     """
 
     def __init__(self, call: Call) -> None:
-        problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=True)
+        self.device = call.device
+        gpu = None
+        if call.device is not None:
+            from .cuda.launch import Held, gpu_of
+
+            gpu = gpu_of(call.x, call.device)
+        problem, on, method, scratch_bytes = chosen(call, 1 if gpu else jit.threads(), prepared=True, gpu=gpu)
         self.problem = problem
         self.method = method.NAME
         self.seconds = seconds(method.work(problem, on), on)[1]
@@ -278,6 +311,11 @@ class Plan:
         self.scratch_bytes = scratch_bytes
         bias = None if call.bias is None else call.bias.copy()
         self._batched = call.x.ndim == problem.rank + 2
+        if call.device is not None:
+            self._held = Held(method, problem, on, call.x, call.weight, bias, call.device)
+            self._x_shape, self._out_shape = (s[not self._batched :] for s in (problem.x_shape, problem.out_shape))
+            self.prepared_bytes = self._held.nbytes
+            return
         self._prepared = method.prepare(problem, on, call.weight.copy(), bias)
         self.prepared_bytes = sum(part.nbytes for part in self._prepared if isinstance(part, np.ndarray))
         self._connect()
@@ -289,7 +327,7 @@ class Plan:
         # Free scratch by the number of threads. A deque's append and pop are atomic: calls from many threads share it.
         self._free: dict[int, deque[Array]] = {}
 
-    def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
+    def __call__(self, x: Any, *, out: Any = None, stream: object = None) -> Any:
         """The correlation of x, which must have the shape and dtype that were planned for.
 
         Raises
@@ -300,8 +338,31 @@ class Plan:
             x or `out` has another dtype.
 
         """
+        if self.device is not None:
+            there = self._held.described(x)
+            x = as_array("input", x) if there is None else there
+            self._check(x)
+            if type(x) is np.ndarray:
+                check_out(out, self._out_shape, self.problem, (x,))
+            return self._held.run(x, out, self._out_shape, stream)
         problem = self.problem
         x = as_array("input", x)
+        if x.shape != self._x_shape or x.dtype != problem.x_dtype:
+            self._check(x)
+        check_out(out, self._out_shape, problem, (x,))
+        on = machine(jit.threads())
+        free = self._free.get(on.threads) or self._free.setdefault(on.threads, deque())
+        try:
+            scratch = free.pop()
+        except IndexError:
+            scratch = np.empty(self._module.scratch_bytes(problem, on), np.uint8)
+        try:
+            return _run(self._module, problem, on, self._prepared, x, out, self._out_shape, scratch)
+        finally:
+            free.append(scratch)
+
+    def _check(self, x: Any) -> None:
+        problem = self.problem
         if x.shape != self._x_shape:
             refuse(
                 ValueError,
@@ -315,19 +376,14 @@ class Plan:
                 f" the plan with x_dtype={x.dtype}",
                 problem,
             )
-        check_out(out, self._out_shape, problem, (x,))
-        on = machine(jit.threads())
-        free = self._free.get(on.threads) or self._free.setdefault(on.threads, deque())
-        try:
-            scratch = free.pop()
-        except IndexError:
-            scratch = np.empty(self._module.scratch_bytes(problem, on), np.uint8)
-        try:
-            return _run(self._module, problem, on, self._prepared, x, out, self._out_shape, scratch)
-        finally:
-            free.append(scratch)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self.device is not None:
+            refuse(
+                TypeError,
+                "a plan on a CUDA device holds its memory and cannot be pickled: make one there",
+                self.problem,
+            )
         return {name: value for name, value in vars(self).items() if name not in ("_module", "_free")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -339,23 +395,3 @@ class Plan:
             f"<Plan {self.problem}: {self.method}, {self.seconds * 1e6:.0f} us predicted, expected error"
             f" {self.expected_error:.1e}, bound {self.error_bound:.1e}>"
         )
-
-
-def as_array(name: str, value: Any) -> Array:
-    """What np.asarray makes of an argument, in native byte order; a MaskedArray or an object array is a TypeError."""
-    if type(value) is not np.ndarray:
-        if isinstance(value, np.ma.MaskedArray):
-            raise TypeError(
-                f"the {name} is a MaskedArray, but its mask would be lost: fill it first with its filled(0)"
-            )
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"the {name} is a {type(value).__name__} that is no array: {error}") from None
-    if value.dtype.kind not in "biufc":
-        raise TypeError(
-            f"the {name} has dtype {value.dtype}, but numconv takes bool, integers, floats and complex numbers:"
-            f" convert it with astype"
-        )
-    array: Array = value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
-    return array
