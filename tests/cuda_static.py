@@ -81,21 +81,23 @@ def assemble(text, cc):
 
 
 def hot_loop(instructions, labels):
-    """The loop with most multiply-adds that holds no other with as many: its share of them."""
+    """(share of multiply-adds, bytes from shared memory per flop) in the loop with most of them, the innermost."""
     loops = []
     for end, instruction in enumerate(instructions):
         branch = re.search(r"BRA.*`\(\.(L_x_\d+)\)", instruction)
         if branch and labels[branch[1]] <= end:
             body = instructions[labels[branch[1]] : end + 1]
             count = sum("FFMA" in one for one in body)
-            loops.append((count, -len(body)))
-    count, length = max(loops)
-    return count / -length
+            loaded = sum(int(width or 32) // 8 for one in body for width in re.findall(r"\bLDS(?:\.(\d+))?\b", one))
+            loops.append((count, -len(body), loaded))
+    count, length, loaded = max(loops)
+    return round(count / -length, 4), round(loaded / (2 * count), 4)
 
 
 def figures(text, cc, threads=tiling.THREADS):
     """Everything static about one kernel."""
     said, instructions, labels = assemble(text, cc)
+    share, bytes_per_flop = hot_loop(instructions, labels)
     registers = int(re.search(r"Used (\d+) registers", said)[1])
     shared = int((re.search(r"(\d+) bytes smem", said) or [0, 0])[1])
     # Registers are handed out to warps in units of 256, shared memory comes with 1 KiB of the system's.
@@ -106,7 +108,8 @@ def figures(text, cc, threads=tiling.THREADS):
         "stack": int(re.search(r"(\d+) bytes stack", said)[1]),
         "spills": sum(map(int, re.findall(r"(\d+) bytes spill", said))),
         "local": sum(bool(re.match(r"(@!?\w+ )?(LDL|STL)", one)) for one in instructions),
-        "share": round(hot_loop(instructions, labels), 4),
+        "share": share,
+        "bytes per flop": bytes_per_flop,
         "occupancy": round(blocks * threads / 32 / WARPS[cc], 4),
     }
 

@@ -227,7 +227,7 @@ class Block:
         memory.at(address + np.uint64(size - item), dtype, f"{kind} {label}")
         if space == "shared":
             (self.shared.read if kind == "ld" else self.shared.write)(address, size, who)
-            self.counts.shared(kind, address, size, who)
+            self.counts.shared(address, size, who)
         else:
             self.counts.globally(kind, address, size, who)
         view = memory.bytes.view(dtype)

@@ -114,7 +114,6 @@ class Counts:
         self.wavefronts = self.ideal_wavefronts = 0
         self.sectors = collections.Counter()
         self.ideal_sectors = collections.Counter()
-        self.shared_loaded = 0
 
     @property
     def share(self):
@@ -122,14 +121,13 @@ class Counts:
         total = sum(count for name, count in self.instructions.items() if name not in ("mov", "cvt", "cvta"))
         return self.instructions["fma"] / total
 
-    def shared(self, kind, address, size, threads):
+    def shared(self, address, size, threads):
         lanes = BANKS * 4 // max(4, size)
         for phase in np.unique(threads // lanes):
             words = np.unique(address[threads // lanes == phase].astype(np.int64) // 4)
             words = np.unique(words[:, None] + np.arange(max(1, size // 4)))
             self.wavefronts += int(np.bincount(words % BANKS).max())
             self.ideal_wavefronts += 1
-        self.shared_loaded += size * len(threads) * (kind == "ld")
 
     def globally(self, kind, address, size, threads):
         for warp in np.unique(threads // WARP):

@@ -44,10 +44,13 @@ def test_a_kernel_meets_the_bars_and_is_no_worse_than_it_was(assembled, layer, c
     assert now["registers"] <= 128
     assert now["occupancy"] >= 0.25
     assert now["share"] >= (0.85 if layer.startswith("1x1") else 0.90)
+    stride_2 = layer.endswith("stride 2")
+    assert now["bytes per flop"] <= (0.75 if stride_2 else 0.50 if layer.startswith("1x1") else 0.36)
     if KEPT["toolkit"] == cuda_static.toolkit():
         kept = KEPT[f"{cc[0]}.{cc[1]}"][layer]
         assert now["share"] >= kept["share"] - 0.005
         assert now["registers"] <= kept["registers"] + 4
+        assert now["bytes per flop"] <= kept["bytes per flop"]
         assert now["shared"] <= kept["shared"]
 
 
@@ -75,21 +78,20 @@ def block(monkeypatch, case):
 
 
 DYNAMIC = {
-    "3x3": (Case("", (1, 64, 4, 32), (64, 64, 3, 3), {"padding": 1}), 0.85, 0.36),
-    "5x5": (Case("", (1, 4, 4, 32), (64, 4, 5, 5), {"padding": 2}), 0, 0.36),
-    "7x7": (Case("", (1, 3, 4, 32), (64, 3, 7, 7), {"padding": 3}), 0, 0.36),
-    "1x1": (Case("", (1, 16, 128), (64, 16, 1)), 0, 0.50),
-    "3x3 stride 2": (Case("", (1, 4, 8, 64), (64, 4, 3, 3), {"stride": 2, "padding": 1}), 0, 0.75),
-    "1x1 stride 2": (Case("", (1, 16, 8, 64), (64, 16, 1, 1), {"stride": 2}), 0, 0.75),
+    "3x3": (Case("", (1, 64, 4, 32), (64, 64, 3, 3), {"padding": 1}), 0.85),
+    "5x5": (Case("", (1, 4, 4, 32), (64, 4, 5, 5), {"padding": 2}), 0),
+    "7x7": (Case("", (1, 3, 4, 32), (64, 3, 7, 7), {"padding": 3}), 0),
+    "1x1": (Case("", (1, 16, 128), (64, 16, 1)), 0),
+    "3x3 stride 2": (Case("", (1, 4, 8, 64), (64, 4, 3, 3), {"stride": 2, "padding": 1}), 0),
+    "1x1 stride 2": (Case("", (1, 16, 8, 64), (64, 16, 1, 1), {"stride": 2}), 0),
 }
 
 
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_a_whole_block_moves_no_more_than_it_must(monkeypatch, name):
-    case, share, bytes_per_flop = DYNAMIC[name]
+    case, share = DYNAMIC[name]
     counts = block(monkeypatch, case)
     assert counts.share >= share
-    assert counts.shared_loaded / (counts.instructions["fma"] * 64) <= bytes_per_flop
     assert counts.wavefronts <= 1.1 * counts.ideal_wavefronts
     for kind, sectors in counts.sectors.items():
         assert sectors <= 1.5 * counts.ideal_sectors[kind], kind

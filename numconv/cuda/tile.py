@@ -23,7 +23,7 @@ from ..problem import Problem
 from . import pack
 from .arrays import DeviceArray
 from .driver import cuda, inlined, kernel
-from .tiling import CHANNELS, LIMIT, PIXELS, REGISTERS, RESIDENT, STAGED, THREADS, Tile, choose, grid
+from .tiling import BATCH, CHANNELS, LIMIT, PIXELS, REGISTERS, RESIDENT, STAGED, THREADS, Tile, choose, grid
 
 
 class Places(NamedTuple):
@@ -73,12 +73,17 @@ def add_row(sums, values, floats, x_at, w_at, x_more, w_more, spans, taps_of):  
 
 
 @inlined
-def copy_weights(memory, weight, at, to, thread, pairs):  # type: ignore[no-untyped-def]
-    """One chunk's weights to a buffer, without holding them in registers."""
-    copy = np.uint32(0)
-    while thread + copy < np.uint32(pairs):
-        memory[np.uint32(to + copy)] = weight[np.uint32(at + thread + copy)]
-        copy = np.uint32(copy + np.uint32(THREADS))
+def copy_weights(memory, weight, staged, at, to, thread, pairs):  # type: ignore[no-untyped-def]
+    """One chunk's weights to a buffer, a few at a time, so that they hold few registers."""
+    for first in range(0, -(-pairs // THREADS), BATCH):
+        for i in range(BATCH):
+            copy = (first + i) * THREADS
+            if copy < pairs and (copy + THREADS <= pairs or thread < np.uint32(pairs - copy)):
+                staged[i] = weight[np.uint64(np.uint32(at + thread)) + np.uint64(copy)]
+        for i in range(BATCH):
+            copy = (first + i) * THREADS
+            if copy < pairs and (copy + THREADS <= pairs or thread < np.uint32(pairs - copy)):
+                memory[np.uint64(to) + np.uint64(copy)] = staged[i]
 
 
 @inlined
@@ -150,8 +155,10 @@ def build(tile: Tile) -> Any:
     stage_pitch, pixel_rounds = tile.stage_pitch(), rows * width // THREADS
     staged_channels, parts = STAGED, CHANNELS // STAGED
     outside, lanes = -LIMIT - 1, 4 * groups
-    # Where registers are short, the next chunk is stored at once instead of after this one's sums.
-    early = values_size + tile.staged() + copies > REGISTERS
+    # Where registers are short, what is to come is stored at once instead of after this chunk's sums.
+    held = values_size + staged_size + copies
+    early, batched = held > REGISTERS, held + 2 * rounds > REGISTERS
+    pair_registers = BATCH if batched else max(BATCH, rounds)
     # Up to three rows without a loop around them.
     unrolled = kernel_h <= 3 and kernel_h * row_taps <= 9 and kernel_d * rounds_of_rows > 1
 
@@ -164,7 +171,7 @@ def build(tile: Tile) -> Any:
         position = cuda.local.array(copies, np.int32)
         values = cuda.local.array(values_size, np.float32)
         staged = cuda.local.array(staged_size, np.float32)
-        staged_pairs = cuda.local.array(rounds, np.float64)
+        staged_pairs = cuda.local.array(pair_registers, np.float64)
 
         thread = np.uint32(cuda.threadIdx.x)
         pixel_group = np.uint32((thread & np.uint32(3)) + thread // np.uint32(lanes) * np.uint32(4))
@@ -226,7 +233,7 @@ def build(tile: Tile) -> Any:
             load_window(x, position, staged, channel, in_channels, channel_step, chunk, copies)
             store_window(floats, staged, store_at, staged_size)
             if in_channels > 0:
-                copy_weights(memory, weight, weight_at, store_pair, thread, pairs)
+                copy_weights(memory, weight, staged_pairs, weight_at, store_pair, thread, pairs)
             cuda.syncthreads()
             # From one buffer to the other: up, then down.
             flip = np.int32(1)
@@ -240,7 +247,8 @@ def build(tile: Tile) -> Any:
                     load_window(x, position, staged, channel, in_channels, channel_step, chunk, copies)
                     if early:
                         store_window(floats, staged, store_at, staged_size)
-                        copy_weights(memory, weight, weight_at, store_pair, thread, pairs)
+                    if batched:
+                        copy_weights(memory, weight, staged_pairs, weight_at, store_pair, thread, pairs)
                     else:
                         load_weights(weight, staged_pairs, weight_at, thread, pairs)
                 x_row, w_row = x_at, w_at
@@ -267,6 +275,7 @@ def build(tile: Tile) -> Any:
                     x_row = next_round
                 if more and not early:
                     store_window(floats, staged, store_at, staged_size)
+                if more and not batched:
                     store_weights(memory, staged_pairs, store_pair, thread, pairs)
                 x_at = np.uint32(np.int32(x_at) + flip * np.int32(buffer_quads))
                 w_at = np.uint32(np.int32(w_at) + flip * np.int32(weight_buffer_quads))

@@ -22,7 +22,9 @@ STAGED = 4
 MAX_COLUMNS = 12
 SHARED_BYTES = 48 << 10
 # Beside the sums: what a row of taps meets, and the chunk to come with its places.
-REGISTERS = 29
+REGISTERS = 25
+# Pairs of weights on their way at a time, where registers are short.
+BATCH = 3
 # Elements of the input, so that 32-bit positions hold all of them; a position in the padding lies below -LIMIT.
 LIMIT = 1 << 30
 MAX_GRID = 65535
@@ -126,10 +128,6 @@ class Tile(NamedTuple):
         buffers = 4 * self.weight_pairs() + 2 * self.chunk * self.copies() * THREADS
         return max(buffers, STAGED * self.groups * self.stage_pitch())
 
-    def staged(self) -> int:
-        """Registers that hold the next chunk while this one is added up."""
-        return self.copies() * self.chunk + 2 * -(-self.weight_pairs() // THREADS)
-
     def stage_pitch(self) -> int:
         """Elements from one channel of results to the next, on their way through shared memory."""
         return self.rows * self.width + 4
@@ -148,13 +146,14 @@ def choose(problem: Problem) -> Tile | None:
     segment = problem.segments[0] // volume
     while inner > segment and segment % chunk:
         chunk //= 2
-    best: tuple[float, Tile] | None = None
+    best: tuple[tuple[int, int, int], Tile] | None = None
     for groups in (8, 4, 2, 1):
         for columns in (16, 8, 4, 2, 1):
             if groups * columns <= THREADS:
                 tile = Tile._make((*kernel, *stride, *dilation, groups, columns, chunk, together))
                 if 4 * tile.shared_floats() <= SHARED_BYTES - 64:
-                    cost = blocks(problem, tile) * (tile.chunk * volume * 64 + 8 * tile.staged())
+                    # Then many channels, for which a window is read once, and a small window.
+                    cost = (blocks(problem, tile), -groups, tile.copies())
                     if best is None or cost < best[0]:
                         best = (cost, tile)
     return best[1] if best else None
