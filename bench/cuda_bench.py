@@ -21,8 +21,8 @@ import numconv as nc
 from numconv.testing import Case, arrays
 
 WARM, ROUNDS = 5, 20
-METHODS = ("matmul", "tiled", "loops")
-LAYERS = CLASSES["3x3"][:4] + CLASSES["1x1"] + CLASSES["odd"][:6]
+METHODS = ("matmul", "depthwise", "tiled", "loops")
+LAYERS = CLASSES["3x3"][:4] + CLASSES["1x1"] + CLASSES["odd"][:6] + CLASSES["depthwise"] + CLASSES["filters"]
 
 
 def missing() -> str | None:

@@ -74,18 +74,29 @@ def convolution(
     stream: Any = None,
 ) -> Call:
     """The Call of a convolution in torch's sense."""
-    if device is not None or (type(input) is not np.ndarray and _lies_on_gpu(input)):
+    if device is not None or (type(input) is not np.ndarray and lies_on_gpu(input)):
         return _on_gpu(rank, input, weight, bias, options, wish, out, device, stream)
     bias = None if bias is None else as_array("bias", bias)
     return Call(rank, as_array("input", input), as_array("weight", weight), bias, options, wish, out)
 
 
-def _lies_on_gpu(value: Any) -> bool:
+def lies_on_gpu(value: Any) -> bool:
     """Whether it is an array on a CUDA device; says so without importing anything of CUDA."""
     if hasattr(value, "__cuda_array_interface__"):
         return True
     place = getattr(value, "__dlpack_device__", None)
     return place is not None and int(place()[0]) == DLPACK_CUDA
+
+
+def where_they_lie(weight: Any, bias: Any, device: str | None) -> tuple[Any, Any, str | None]:
+    """The weights of a plan, and the device that they lie on unless one is given."""
+    if type(weight) is np.ndarray or not lies_on_gpu(weight):
+        return as_array("weight", weight), bias, device
+    from .cuda.arrays import device_array
+
+    there = device_array("weight", weight)
+    bias = device_array("bias", bias) if bias is not None and lies_on_gpu(bias) else bias
+    return there, bias, f"cuda:{there.device}" if device is None else device
 
 
 def _on_gpu(
@@ -94,23 +105,23 @@ def _on_gpu(
     """The Call of a convolution with device arrays, or with NumPy arrays and device="cuda"."""
     if not isinstance(device, (str, type(None))):
         raise TypeError(f"device is {device!r}, but it takes 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
-    there = _lies_on_gpu(input)
+    there = lies_on_gpu(input)
     if device == "cpu":
         if there:
             raise TypeError("the input lies on a CUDA device, but device is 'cpu': copy it to the host first")
         return convolution(rank, input, weight, bias, options, wish, out)
     if device is not None and device.partition(":")[0] != "cuda":
         raise ValueError(f"device is {device!r}, but it must be 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
+    from .cuda.arrays import DeviceArray, device_array
+
     arrays: list[Any] = []
     for name, value in (("input", input), ("weight", weight), ("bias", bias)):
-        if value is None:
-            arrays.append(None)
-        elif _lies_on_gpu(value) != there:
+        if value is None or isinstance(value, DeviceArray):
+            arrays.append(value)
+        elif lies_on_gpu(value) != there:
             here, other = ("a CUDA device", "the host") if there else ("the host", "a CUDA device")
             raise TypeError(f"the input lies on {here}, but the {name} on {other}: copy one of them first")
         elif there:
-            from .cuda.arrays import device_array
-
             arrays.append(device_array(name, value))
         else:
             arrays.append(as_array(name, value))

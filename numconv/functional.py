@@ -6,9 +6,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from .dialect import convolution, correlation, data_type, options, stand_in, wish
+from .dialect import convolution, correlation, data_type, options, stand_in, where_they_lie, wish
 from .method import Array
-from .planner import Call, Plan, as_array
+from .planner import Call, Plan
 from .problem import Padding
 from .validate import canonical
 
@@ -259,7 +259,7 @@ def plan(
     bias, stride, padding, dilation, groups, padding_mode, method, rtol, rtol_kind, reproducible, activation, dtype
         As in `conv2d`.
     device : {None, "cpu", "cuda", "cuda:1", ...}, optional
-        Where the plan keeps its weights and runs, on inputs there or on NumPy arrays.
+        Where the plan keeps its weights and runs, on inputs there or on NumPy arrays; None: where the weights lie.
 
     Returns
     -------
@@ -275,17 +275,17 @@ def plan(
     array([12., 18., 18., 18., 12.], dtype=float32)
 
     """
-    weight = as_array("weight", weight)
-    rank = weight.ndim - 2
+    kernel, bias, device = where_they_lie(weight, bias, device)
+    rank = kernel.ndim - 2
     if rank not in (1, 2, 3):
         raise ValueError(
-            f"the weight has {weight.ndim} axes, but it takes 3 to 5: (output channels, input channels per group, and"
+            f"the weight has {kernel.ndim} axes, but it takes 3 to 5: (output channels, input channels per group, and"
             f" one to three spatial axes)"
         )
     shape = canonical("x_shape", x_shape)
     if not isinstance(shape, tuple):
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
-    x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
+    x = stand_in(shape, kernel.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
     wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype)
     wishes = wish(method, rtol, rtol_kind, reproducible)
-    return Plan(convolution(rank, x, weight, bias, wanted, wishes, device=device))
+    return Plan(convolution(rank, x, kernel, bias, wanted, wishes, device=device))

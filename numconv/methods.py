@@ -22,6 +22,6 @@ def methods() -> tuple[Method, ...]:
 @functools.cache
 def cuda_methods() -> tuple[Method, ...]:
     """The table of a GPU."""
-    from .cuda import loops, matmul, tiled
+    from .cuda import depthwise, loops, matmul, tiled
 
-    return (matmul, tiled, loops)
+    return (matmul, depthwise, tiled, loops)

@@ -309,13 +309,13 @@ class Plan:
         self.error_bound = method.error_bound(problem)
         self.expected_error = method.expected_error(problem)
         self.scratch_bytes = scratch_bytes
-        bias = None if call.bias is None else call.bias.copy()
         self._batched = call.x.ndim == problem.rank + 2
         if call.device is not None:
-            self._held = Held(method, problem, on, call.x, call.weight, bias, call.device)
+            self._held = Held(method, problem, on, call.x, call.weight, call.bias, call.device)
             self._x_shape, self._out_shape = (s[not self._batched :] for s in (problem.x_shape, problem.out_shape))
             self.prepared_bytes = self._held.nbytes
             return
+        bias = None if call.bias is None else call.bias.copy()
         self._prepared = method.prepare(problem, on, call.weight.copy(), bias)
         self.prepared_bytes = sum(part.nbytes for part in self._prepared if isinstance(part, np.ndarray))
         self._connect()

@@ -18,7 +18,7 @@ import numpy as np
 import ptx_device
 from numba import float32, float64, int32, int64, types
 
-from numconv.cuda import tile, tiling
+from numconv.cuda import depthwise, tile, tiling
 from numconv.testing import Case
 
 FIGURES = Path(__file__).with_name("cuda_static.json")
@@ -34,6 +34,13 @@ LAYERS = {
     for width in (1, 3, 5, 7)
     for stride in (1, 2)
 }
+STRIPS = {
+    **{
+        f"filter {width}x{width}": Case("", (1, 1, 512, 512), (1, 1, width, width), {"padding": width // 2})
+        for width in (3, 5, 7, 11)
+    },
+    "depthwise 3x3 stride 2": Case("", (1, 32, 64, 64), (32, 1, 3, 3), {"groups": 32, "padding": 1, "stride": 2}),
+}
 
 
 def flat(dtype):
@@ -41,6 +48,7 @@ def flat(dtype):
 
 
 # x, weight as pairs, bias, out; depth, height, width, places; start and strides.
+STRIP = types.void(*map(flat, (float32, float32, float32, float32, int32, int32, int32, int32)), *[int64] * 6)
 TILE = types.void(*map(flat, (float32, float64, float32, float32, int32, int32, int32, int32)), *[int64] * 6)
 
 
@@ -115,12 +123,15 @@ def figures(text, cc, threads=tiling.THREADS):
 
 
 def kernel_of(layer):
-    """(function, signature) of a named layer's kernel."""
+    """(function, signature, threads, resident blocks) of a named layer's kernel."""
+    if layer in STRIPS:
+        strip = depthwise.choose(STRIPS[layer].problem(np.float32))
+        return depthwise.build(strip).py_func, STRIP, tiling.THREADS, depthwise.RESIDENT
     case = LAYERS[layer]
     if layer == "1x1 stride 1":
         case = Case("", (1, 64, 32 * 32), (64, 64, 1))
     kernel = tile.build(tiling.choose(case.problem(np.float32)))
-    return kernel.py_func, TILE
+    return kernel.py_func, TILE, tiling.THREADS, tiling.RESIDENT
 
 
 def measure():
@@ -128,8 +139,7 @@ def measure():
     found = {"toolkit": toolkit()}
     for cc in GATED:
         found[f"{cc[0]}.{cc[1]}"] = {
-            layer: figures(ptx_device.compile_ptx(*kernel_of(layer), tiling.THREADS, tiling.RESIDENT, cc), cc)
-            for layer in LAYERS
+            layer: figures(ptx_device.compile_ptx(*kernel_of(layer), cc), cc) for layer in (*LAYERS, *STRIPS)
         }
     return found
 

@@ -17,6 +17,7 @@ from numba.cuda.simulator.cudadrv import devicearray, devices
 
 import numconv as nc
 from numconv.cuda import launch
+from numconv.cuda.arrays import device_array
 from numconv.machine import gpu_machine, typical_gpu
 from numconv.methods import cuda_methods
 from numconv.testing import CASES, EDGES, Case, arrays, assert_matches, tolerance
@@ -163,6 +164,53 @@ def test_a_plan_holds_its_weights_on_the_device():
         layer(Foreign(x[:1]))
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(layer)
+
+
+def test_a_plan_of_weights_on_the_device_runs_there():
+    problem = LAYERS.problem(np.float32)
+    x, weight, bias = arrays(problem)
+    layer = nc.plan(x.shape, Foreign(weight), Foreign(bias), **LAYERS.options, method="loops")
+    assert layer.device == "cuda:0"
+    assert_matches(problem, host(layer(Foreign(x))), 2e-6, x, weight, bias)
+    assert_matches(problem, layer(x), 2e-6, x, weight, bias)
+
+
+class ByDlpack:
+    """An array that only DLPack leads to."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__()
+
+
+def test_dlpack_leads_to_the_same_memory():
+    problem = LAYERS.problem(np.float32)
+    x, weight, bias = arrays(problem)
+    found = nc.conv2d(ByDlpack(x), ByDlpack(weight), ByDlpack(bias), **LAYERS.options, method="loops")
+    np.testing.assert_array_equal(
+        host(found), host(nc.conv2d(Foreign(x), Foreign(weight), Foreign(bias), **LAYERS.options, method="loops"))
+    )
+
+
+def test_a_call_runs_on_its_own_stream_the_inputs_or_the_default(monkeypatch):
+    monkeypatch.setattr(cuda, "external_stream", lambda handle: ("external", handle), raising=False)
+    for kind in ("legacy_default_stream", "per_thread_default_stream"):
+        monkeypatch.setattr(cuda, kind, lambda kind=kind: kind, raising=False)
+    mine = cuda.stream()
+    for given, of_input, expected in (
+        (None, None, 0),
+        (None, 1, "legacy_default_stream"),
+        (None, 2, "per_thread_default_stream"),
+        (None, 4096, ("external", 4096)),
+        (8192, 4096, ("external", 8192)),
+        (mine, 4096, mine),
+    ):
+        assert launch.stream_of(given, device_array("input", Foreign(X, of_input))) == expected
 
 
 def test_the_result_has_the_callers_type(monkeypatch):

@@ -11,7 +11,7 @@ import ptx_device
 
 import numconv as nc
 import numconv.problem
-from numconv.cuda import loops, pack, tile
+from numconv.cuda import depthwise, loops, pack, tile
 from numconv.machine import gpu_machine, typical_gpu
 from numconv.methods import cuda_methods
 from numconv.testing import CASES, Case, arrays
@@ -37,6 +37,14 @@ TILED = (
     CASES["no output channels"],
 )
 MATMUL = (CASES["1x1 groups"], CASES["1-D 1x1"], CASES["1x1 tall"], CASES["1x1 wide"])
+DEPTHWISE = (
+    Case("3x3", (2, 5, 9, 20), (5, 1, 3, 3), {"groups": 5, "padding": 1, "activation": "relu"}, bias=True),
+    Case("times two", (1, 3, 9, 21), (6, 1, 3, 4), {"groups": 3, "stride": 2, "padding": ((1, 0), (2, 3))}, bias=True),
+    Case("filter", (1, 1, 40, 70), (1, 1, 7, 7), {"padding": 3, "padding_mode": "reflect"}),
+    Case("dilated", (1, 2, 12, 13), (2, 1, 3, 3), {"groups": 2, "dilation": (2, 3), "stride": (1, 2), "padding": 4}),
+    Case("line", (2, 3, 50), (3, 1, 11), {"groups": 3, "padding": "same", "padding_mode": "circular"}),
+    Case("slices", (1, 2, 3, 5, 6), (2, 1, 1, 3, 3), {"groups": 2, "padding": 1, "stride": (2, 1, 1)}, bias=True),
+)
 # Where sums start afresh, every 36 products instead of 8192: tiled in rounds of stores, loops by its two counters.
 SEGMENT = 36
 SEGMENTS = (
@@ -52,10 +60,10 @@ DTYPES = ("bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "floa
 def device(monkeypatch):
     """The interpreted device."""
     ptx_device.install(monkeypatch)
-    for build in (tile.build, loops.build, pack.build):
+    for build in (tile.build, depthwise.build, loops.build, pack.build):
         build.cache_clear()
     yield
-    for build in (tile.build, loops.build, pack.build):
+    for build in (tile.build, depthwise.build, loops.build, pack.build):
         build.cache_clear()
 
 
@@ -86,6 +94,8 @@ def cases():
         yield pytest.param("loops", CASES[name], id=f"loops {name}")
     for case in TILED:
         yield pytest.param("tiled", case, id=f"tiled {case.name}")
+    for case in DEPTHWISE:
+        yield pytest.param("depthwise", case, id=f"depthwise {case.name}")
     for case in MATMUL:
         yield pytest.param("matmul", case, id=f"matmul {case.name}")
 

@@ -14,6 +14,7 @@ import ptx_device
 from ptx import Kernel
 from ptx_memory import Counts
 
+from numconv import jit
 from numconv.cuda import tile, tiling
 from numconv.testing import Case, arrays
 
@@ -28,7 +29,7 @@ def assembled():
 
     def figures(layer, cc):
         if (layer, cc) not in found:
-            text = ptx_device.compile_ptx(*cuda_static.kernel_of(layer), tiling.THREADS, tiling.RESIDENT, cc)
+            text = ptx_device.compile_ptx(*cuda_static.kernel_of(layer), cc)
             found[layer, cc] = cuda_static.figures(text, cc)
         return found[layer, cc]
 
@@ -37,15 +38,18 @@ def assembled():
 
 @needs_tools
 @pytest.mark.parametrize("cc", cuda_static.GATED, ids=str)
-@pytest.mark.parametrize("layer", cuda_static.LAYERS)
+@pytest.mark.parametrize("layer", [*cuda_static.LAYERS, *cuda_static.STRIPS])
 def test_a_kernel_meets_the_bars_and_is_no_worse_than_it_was(assembled, layer, cc):
     now = assembled(layer, cc)
     assert now["stack"] == now["spills"] == now["local"] == 0
     assert now["registers"] <= 128
     assert now["occupancy"] >= 0.25
-    assert now["share"] >= (0.85 if layer.startswith("1x1") else 0.90)
-    stride_2 = layer.endswith("stride 2")
-    assert now["bytes per flop"] <= (0.75 if stride_2 else 0.50 if layer.startswith("1x1") else 0.36)
+    if layer in cuda_static.LAYERS:
+        assert now["share"] >= (0.85 if layer.startswith("1x1") else 0.90)
+        stride_2 = layer.endswith("stride 2")
+        assert now["bytes per flop"] <= (0.75 if stride_2 else 0.50 if layer.startswith("1x1") else 0.36)
+    elif layer in ("filter 7x7", "filter 11x11"):
+        assert now["share"] >= 0.90
     if KEPT["toolkit"] == cuda_static.toolkit():
         kept = KEPT[f"{cc[0]}.{cc[1]}"][layer]
         assert now["share"] >= kept["share"] - 0.005
@@ -57,7 +61,7 @@ def test_a_kernel_meets_the_bars_and_is_no_worse_than_it_was(assembled, layer, c
 @needs_tools
 @pytest.mark.parametrize("cc", cuda_static.COMPILED, ids=str)
 def test_other_gpus_compile(cc):
-    text = ptx_device.compile_ptx(*cuda_static.kernel_of("3x3 stride 1"), tiling.THREADS, tiling.RESIDENT, cc)
+    text = ptx_device.compile_ptx(*cuda_static.kernel_of("3x3 stride 1"), cc)
     said, instructions, _ = cuda_static.assemble(text, cc)
     assert " 0 bytes spill stores" in said
     assert sum("FFMA" in one for one in instructions) >= 576
@@ -95,6 +99,13 @@ def test_a_whole_block_moves_no_more_than_it_must(monkeypatch, name):
     assert counts.wavefronts <= 1.1 * counts.ideal_wavefronts
     for kind, sectors in counts.sectors.items():
         assert sectors <= 1.5 * counts.ideal_sectors[kind], kind
+
+
+def test_the_cache_on_disk_goes_stale_with_an_edit_anywhere():
+    kernel = tile.build(tiling.choose(cuda_static.LAYERS["3x3 stride 1"].problem(np.float32)))
+    assert kernel._cache._cache_file._source_stamp == jit.package_stamp()
+    constants = [cell.cell_contents for cell in kernel.py_func.__closure__]
+    assert all(isinstance(one, (bool, int, tuple)) for one in constants), "numba could not tell the entries apart"
 
 
 def test_the_interpreter_would_see_a_kernel_that_does_not_unroll():

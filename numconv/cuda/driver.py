@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ..jit import INLINED, cuda_options
+from ..jit import INLINED, cuda_options, package_stamp
 
 EXTRA = "pip install 'numconv-numba[cuda]', or [cuda12] for a driver of CUDA 12"
 
@@ -42,7 +42,16 @@ def simulated() -> bool:
 
 def kernel(function: Callable[..., Any], threads: int, resident: int) -> Any:
     """The function as a kernel for blocks of so many threads, of which so many should fit on a multiprocessor."""
-    return cuda.jit(**({} if simulated() else cuda_options(threads, resident)))(function)
+    if simulated():
+        return cuda.jit(function)
+    try:
+        found = cuda.jit(**cuda_options(threads, resident))(function)
+        # Constants come from several files, as on the CPU: an edit anywhere makes the cache stale.
+        found._cache._cache_file._source_stamp = package_stamp()
+    except RuntimeError:
+        # Nowhere to write: compile in every process.
+        found = cuda.jit(**{**cuda_options(threads, resident), "cache": False})(function)
+    return found
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -73,7 +73,7 @@ def gpu(index: int) -> Gpu:
             name=name,
             cc=(int(cc[0]), int(cc[1])),
             multiprocessors=int(device.MULTIPROCESSOR_COUNT),
-            clock=1e3 * device.CLOCK_RATE,
+            clock=1e3 * getattr(device, "CLOCK_RATE", typical.clock / 1e3),
         )
 
 
@@ -108,6 +108,8 @@ class Held:
         self._method, self._problem, self._machine = method, problem, on
         self._device = device_of(x, device)
         with self._using():
+            # Weights there may still be written on a stream of their own.
+            cuda.synchronize()
             self._prepared = self._method.prepare(problem, on, upload(weight), upload(bias))
             cuda.synchronize()
 
@@ -159,15 +161,21 @@ class Held:
         slots = [
             (
                 cuda.stream(),
-                cuda.pinned_array((count, *problem.x_shape[1:]), problem.x_dtype),
-                cuda.pinned_array((count, *problem.out_shape[1:]), problem.output),
+                *(
+                    make((count, *problem.x_shape[1:]), problem.x_dtype)
+                    for make in (cuda.pinned_array, cuda.device_array)
+                ),
+                *(
+                    make((count, *problem.out_shape[1:]), problem.output)
+                    for make in (cuda.pinned_array, cuda.device_array)
+                ),
             )
             for _ in range(min(STREAMS, -(-problem.batch // count)))
         ]
         waiting: dict[int, slice] = {}
 
         def collect(turn: int) -> None:
-            stream, _, back = slots[turn]
+            stream, _, _, back, _ = slots[turn]
             if turn in waiting:
                 part = waiting.pop(turn)
                 stream.synchronize()
@@ -176,14 +184,13 @@ class Held:
         for chunk, first in enumerate(range(0, problem.batch, count)):
             turn, part = chunk % len(slots), slice(first, min(problem.batch, first + count))
             collect(turn)
-            stream, there, back = slots[turn]
+            stream, sent, source, back, target = slots[turn]
             size = part.stop - part.start
-            there[:size] = images[part]
-            smaller = dataclasses.replace(problem, batch=size)
-            source = device_array("input", cuda.to_device(there[:size], stream=stream))
-            target = cuda.device_array(smaller.out_shape, smaller.output, stream=stream)
-            self._launch(smaller, source, device_array("out", target), stream)
-            target.copy_to_host(back[:size], stream=stream)
+            sent[:size] = images[part]
+            source[:size].copy_to_device(sent[:size], stream=stream)
+            there, out = device_array("input", source[:size]), device_array("out", target[:size])
+            self._launch(dataclasses.replace(problem, batch=size), there, out, stream)
+            target[:size].copy_to_host(back[:size], stream=stream)
             waiting[turn] = part
         for turn in list(waiting):
             collect(turn)
