@@ -92,10 +92,35 @@ class Strip(NamedTuple):
         """Elements from one phase of a row to the next."""
         return -(-(self.width + self.shift) // 4) * 4
 
+    def _apart(self, least: int, plane_rows: int, step: int) -> tuple[int, int]:
+        """(pitch of the rows, from `least` on; elements from one plane to the next), with which 8 neighbouring threads
+        read 16 bytes each of the most different banks.
+        """
+        near = min(self.columns, 4)
+
+        def banks(pitch: int, plane_size: int) -> int:
+            found = set()
+            for thread in range(8):
+                plane, inside = divmod(thread, self.columns * self.threads_h)
+                rest, column = divmod(inside, near)
+                further, row = divmod(rest, self.threads_h)
+                start = plane * plane_size + row * step * pitch + PIXELS * (column + further * near)
+                found.add(start // 4 % 8)
+            return len(found)
+
+        pitches = range(-(-least // 4) * 4, least + 36, 4)
+        choices = ((pitch, plane_rows * pitch + pad) for pitch in pitches for pad in range(0, 32, 4))
+        return max(choices, key=lambda pair: (banks(*pair), -pair[1]))
+
     @property
     def row_pitch(self) -> int:
-        """Elements from one row to the next: an odd multiple of 4, so that two rows lie in different banks."""
-        return self.phases * self.pitch // 4 * 4 + 4 * (self.phases * self.pitch // 4 % 2 == 0)
+        """Elements from one row of the window to the next."""
+        return self._apart(self.phases * self.pitch, self.window_rows, self.stride_h)[0]
+
+    @property
+    def plane_size(self) -> int:
+        """Elements from one plane's window to the next."""
+        return self._apart(self.phases * self.pitch, self.window_rows, self.stride_h)[1]
 
     @property
     def window_rows(self) -> int:
@@ -110,12 +135,17 @@ class Strip(NamedTuple):
     @property
     def stage_pitch(self) -> int:
         """Elements from one row of results to the next."""
-        return self.width + 4
+        return self._apart(self.width, self.height, 1)[0]
+
+    @property
+    def stage_size(self) -> int:
+        """Elements from one plane of results to the next."""
+        return self._apart(self.width, self.height, 1)[1]
 
     def floats(self) -> int:
-        """Elements of shared memory: weights, then windows, later the results."""
-        window = max(self.window_rows * self.row_pitch, self.height * self.stage_pitch)
-        return self.planes * (self.kernel_h * self.weight_pitch + window)
+        """Elements of shared memory: weights, then windows, later the results in the place of both."""
+        window = self.planes * (self.kernel_h * self.weight_pitch + self.plane_size)
+        return max(window, self.planes * self.stage_size)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -232,7 +262,7 @@ def build(strip: Strip) -> Any:
     planes, rows, width, window_rows = strip.planes, strip.height, strip.width, strip.window_rows
     pitch, row_pitch, phases, columns_used = strip.pitch, strip.row_pitch, strip.phases, strip.width + strip.shift
     weight_pitch, stage_pitch = strip.weight_pitch, strip.stage_pitch
-    plane_weights, plane_window = kernel_h * weight_pitch, window_rows * row_pitch
+    plane_weights, plane_window, stage_size = kernel_h * weight_pitch, strip.plane_size, strip.stage_size
     windows, floats_size = planes * plane_weights, strip.floats()
     span = PIXELS + strip.shift
     values_size, sums_size = span * phases, each * PIXELS
@@ -328,7 +358,7 @@ def build(strip: Strip) -> Any:
 
         # The results go through shared memory, so that neighbouring threads store neighbouring pixels.
         cuda.syncthreads()
-        stage = np.uint32(np.uint32(mine * (rows * stage_pitch) + row_thread * stage_pitch) + across * np.uint32(8))
+        stage = np.uint32(np.uint32(mine * stage_size + row_thread * stage_pitch) + across * np.uint32(8))
         for i in range(each):
             for j in range(8):
                 floats[np.uint64(stage) + np.uint64(i * threads_h * stage_pitch + j)] = sums[i * 8 + j]
@@ -339,7 +369,16 @@ def build(strip: Strip) -> Any:
             oh = oh0 + line % np.int32(rows)
             plane_out: Any = first_plane + line // np.int32(rows)
             if plane_out < places[7] and oh < out_h and ow < out_w:
-                total = np.float32(0) + floats[np.uint32(line * np.int32(stage_pitch) + i % np.int32(width))]
+                total = (
+                    np.float32(0)
+                    + floats[
+                        np.uint32(
+                            line // np.int32(rows) * stage_size
+                            + line % np.int32(rows) * stage_pitch
+                            + i % np.int32(width)
+                        )
+                    ]
+                )
                 total = total + bias[np.uint32(plane_out // out_d % out_channels)]
                 if places[9] != 0 and total < np.float32(0):
                     total = np.float32(0)
