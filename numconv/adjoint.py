@@ -18,9 +18,9 @@ import numpy as np
 from .dialect import convolution
 from .method import Array
 from .planner import Call, Options, Wish
-from .plans import Plan, as_array, check_out
+from .plans import Plan, check_out
 from .problem import Problem, cross, shapes
-from .validate import canonical, describe, padding_pairs, per_axis, refuse
+from .validate import as_array, canonical, describe, padding_pairs, per_axis, refuse
 
 AXES = {1: "width", 2: "height, width", 3: "depth, height, width"}
 

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .method import Array
-from .plans import as_array
-from .validate import accumulator_dtype
+from .validate import accumulator_dtype, as_array
 
 
 def conv2d_bias(grad_output: ArrayLike) -> Array:

@@ -11,9 +11,8 @@ from .adjoint import transposed
 from .dialect import correlation
 from .method import Array
 from .planner import Call, Options, Wish
-from .plans import as_array
 from .pooling import avg_pool2d, max_pool2d
-from .validate import integer
+from .validate import as_array, integer
 
 __all__ = ["corr2d", "corr2d_multi_in", "corr2d_multi_in_out", "corr2d_multi_in_out_1x1", "pool2d", "trans_conv"]
 

@@ -15,11 +15,13 @@ import numpy as np
 
 from .method import Array
 from .planner import Call, Options, Wish
-from .plans import as_array, execute
-from .validate import canonical, integer
+from .plans import execute
+from .validate import as_array, canonical, integer
 
 P = ParamSpec("P")
 RTOL_KINDS = ("expected", "bound")
+# DLPack's number for a CUDA device.
+DLPACK_CUDA = 2
 
 
 def correlation(describe: Callable[P, Call | Array]) -> Callable[P, Array]:
@@ -28,7 +30,8 @@ def correlation(describe: Callable[P, Call | Array]) -> Callable[P, Array]:
     @functools.wraps(describe)
     def function(*args: P.args, **kwargs: P.kwargs) -> Array:
         call = describe(*args, **kwargs)
-        return execute(call) if isinstance(call, Call) else call
+        result: Array = execute(call) if isinstance(call, Call) else call
+        return result
 
     signature = inspect.signature(describe).replace(return_annotation="np.ndarray")
     vars(function)["__signature__"] = signature
@@ -73,14 +76,78 @@ def convolution(
     bias: Any,
     options: Options,
     wish: Wish,
-    out: Array | None = None,
+    out: Any = None,
     conjugate: bool = False,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The Call of a convolution in torch's sense."""
+    if device is not None or (type(input) is not np.ndarray and lies_on_gpu(input)):
+        if conjugate and device != "cpu":
+            raise TypeError("conjugate=True is for the CPU: conjugate the weight that you pass to a CUDA device")
+        return _on_gpu(rank, input, weight, bias, options, wish, out, conjugate, device, stream)
     x, weight = as_array("input", input), as_array("weight", weight)
     if boolean("conjugate", conjugate) and weight.dtype.kind == "c":
         weight = weight.conj()
     return Call(rank, x, weight, None if bias is None else as_array("bias", bias), options, wish, out)
+
+
+def lies_on_gpu(value: Any) -> bool:
+    """Whether it is an array on a CUDA device; says so without importing anything of CUDA."""
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    place = getattr(value, "__dlpack_device__", None)
+    return place is not None and int(place()[0]) == DLPACK_CUDA
+
+
+def where_they_lie(weight: Any, bias: Any, device: str | None) -> tuple[Any, Any, str | None]:
+    """The weights of a plan, and the device that they lie on unless one is given."""
+    if type(weight) is np.ndarray or not lies_on_gpu(weight):
+        return as_array("weight", weight), bias, device
+    from .cuda.arrays import device_array
+
+    there = device_array("weight", weight)
+    bias = device_array("bias", bias) if bias is not None and lies_on_gpu(bias) else bias
+    return there, bias, f"cuda:{there.device}" if device is None else device
+
+
+def _on_gpu(
+    rank: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    options: Options,
+    wish: Wish,
+    out: Any,
+    conjugate: bool,
+    device: Any,
+    stream: Any,
+) -> Call:
+    """The Call of a convolution with device arrays, or with NumPy arrays and device="cuda"."""
+    if not isinstance(device, (str, type(None))):
+        raise TypeError(f"device is {device!r}, but it takes 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
+    there = lies_on_gpu(input)
+    if device == "cpu":
+        if there:
+            raise TypeError("the input lies on a CUDA device, but device is 'cpu': copy it to the host first")
+        return convolution(rank, input, weight, bias, options, wish, out, conjugate)
+    if device is not None and device.partition(":")[0] != "cuda":
+        raise ValueError(f"device is {device!r}, but it must be 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
+    from .cuda.arrays import DeviceArray, device_array
+
+    arrays: list[Any] = []
+    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
+        if value is None or isinstance(value, DeviceArray):
+            arrays.append(value)
+        elif lies_on_gpu(value) != there:
+            here, other = ("a CUDA device", "the host") if there else ("the host", "a CUDA device")
+            raise TypeError(f"the input lies on {here}, but the {name} on {other}: copy one of them first")
+        elif there:
+            arrays.append(device_array(name, value))
+        else:
+            arrays.append(as_array(name, value))
+    x, weight, bias = arrays
+    return Call(rank, x, weight, bias, options, wish, out, device=device or "cuda", stream=stream)
 
 
 def options(

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import jit
 from .dialect import described
-from .machine import machine
+from .machine import Gpu, typical_gpu
 from .planner import Candidate, candidates, chosen
 from .problem import Problem
 
@@ -26,6 +26,8 @@ class Explanation:
         name, seconds, prepare_seconds, error_bound, expected_error, flops, bytes, scratch_bytes, refusal.
     chosen : str
         The name of the method that a call would take.
+    gpu : Gpu or None
+        The GPU that was asked about. Its times are ceilings by a static model, not measured.
 
     """
 
@@ -33,14 +35,20 @@ class Explanation:
     threads: int
     candidates: tuple[Candidate, ...]
     chosen: str
+    gpu: Gpu | None = None
 
     def __str__(self) -> str:
         head = ("", "method", "predicted", "Gflop", "MB moved", "scratch KB", "expected error", "bound", "why not")
         rows = [head] + [self._row(candidate) for candidate in self.candidates]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        plural = "" if self.threads == 1 else "s"
-        return "\n".join([f"{self.problem}, {self.threads} thread{plural}", *lines])
+        return "\n".join([f"{self.problem}, {self._where()}", *lines])
+
+    def _where(self) -> str:
+        if self.gpu is None:
+            return f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        major, minor = self.gpu.cc
+        return f"{self.gpu.name} (compute capability {major}.{minor}): ceilings of a static model, not measured"
 
     def _row(self, candidate: Candidate) -> tuple[str, ...]:
         mark = "->" if candidate.name == self.chosen else ""
@@ -88,7 +96,9 @@ class Cost:
         return "\n".join(lines)
 
 
-def explain(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
+def explain(
+    function: Callable[..., Any], /, *args: Any, cc: tuple[int, int] | None = None, **kwargs: Any
+) -> Explanation:
     """What the planner thinks of a call, without running it: every method with its predicted time or its refusal.
 
     Parameters
@@ -97,6 +107,8 @@ def explain(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Expla
         A correlation of numconv, such as `numconv.conv2d`.
     *args, **kwargs
         Its arguments. A tuple of integers where an array is due stands for a float32 array of that shape.
+    cc : (int, int), optional
+        With device="cuda": ask about a typical GPU of that compute capability; no GPU, driver or numba-cuda is needed.
 
     Returns
     -------
@@ -116,14 +128,22 @@ def explain(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Expla
     'tiled'
     >>> thoughts.candidates[0].refusal
     'the kernel has 9 taps, but a matrix product takes 1x1'
+    >>> nc.explain(nc.conv2d, (64, 64, 56, 56), (64, 64, 3, 3), padding=1, device="cuda", cc=(9, 0)).gpu.name
+    'H100'
 
     """
     call = described(function, args, kwargs)
-    threads = jit.threads()
-    problem, _, method, _ = chosen(call, threads, prepared=False)
-    return Explanation(
-        problem, threads, candidates(problem, machine(threads, call.wish.workspace), call.wish), method.NAME
-    )
+    gpu = None
+    if call.device is not None:
+        if cc is None:
+            from .cuda.launch import gpu_of
+
+        gpu = typical_gpu(cc) if cc is not None else gpu_of(call.x, call.device)
+    elif cc is not None:
+        raise ValueError(f"cc is {cc!r}, but the call is one on the CPU: pass device='cuda' with it")
+    threads = 1 if gpu else jit.threads()
+    problem, on, method, _ = chosen(call, threads, prepared=False, gpu=gpu)
+    return Explanation(problem, threads, candidates(problem, on, call.wish), method.NAME, gpu)
 
 
 def cost(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Cost:
@@ -157,7 +177,9 @@ def cost(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Cost:
 
     """
     call = described(function, args, kwargs)
-    problem = chosen(call, jit.threads(), prepared=False)[0]
+    # What is counted depends on no device, but the mistakes in a call do.
+    gpu = typical_gpu((9, 0)) if call.device is not None else None
+    problem = chosen(call, jit.threads(), prepared=False, gpu=gpu)[0]
     products = problem.products
     inputs, weights, outputs = (math.prod(s) for s in (problem.x_shape, problem.weight_shape, problem.out_shape))
     biases = problem.out_channels * problem.has_bias

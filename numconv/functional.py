@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from .adjoint import WeightPlan, as_size, by_input, transposed
 from .bias_gradients import conv1d_bias, conv2d_bias, conv3d_bias
-from .dialect import convolution, correlation, data_type, options, stand_in, wish
+from .dialect import convolution, correlation, options, wish
 from .gradients import (
     conv1d_input,
     conv1d_weight,
@@ -20,12 +19,11 @@ from .gradients import (
 from .method import Array
 from .patches import fold, unfold
 from .planner import Call
-from .plans import Plan, as_array
+from .planning import plan
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from .problem import Padding, PerAxis
 from .quantized import conv_integer
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
-from .validate import canonical
 
 __all__ = [
     "avg_pool1d",
@@ -55,8 +53,6 @@ __all__ = [
     "unfold",
 ]
 
-OPS = ("conv", "transpose", "input", "weight")
-
 
 @correlation
 def conv2d(
@@ -80,6 +76,8 @@ def conv2d(
     conjugate: bool = False,
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Multi-channel cross-correlation of images, the "convolution" of deep learning.
 
@@ -91,7 +89,9 @@ def conv2d(
     Parameters
     ----------
     input : array_like, shape (batch, in_channels, height, width) or (in_channels, height, width)
-        Whatever np.asarray takes of bool, integers, floats or complex numbers, in any memory layout.
+        Whatever np.asarray takes of bool, integers, floats or complex numbers, in any memory layout; or an array on a
+        CUDA device, which has `__cuda_array_interface__` or `__dlpack__`: then weight and bias lie there too, and the
+        result comes as CuPy's or torch's array for theirs, else as numba's.
     weight : array_like, shape (out_channels, in_channels / groups, kernel_height, kernel_width)
     bias : array_like, shape (out_channels,), optional
     stride, dilation : int or one per axis
@@ -132,6 +132,11 @@ def conv2d(
     workspace : int, optional
         Bytes of scratch that the call may take, at most. None: a quarter of input and output, plus 16 MiB. Methods
         take smaller blocks, or are refused.
+    device : {None, "cpu", "cuda", "cuda:1", ...}, optional
+        Where it is computed; None: where the input lies. With a NumPy array, "cuda" sends it to the device and brings
+        the result back, in chunks of images that fit its memory.
+    stream : optional
+        The CUDA stream of the kernels: numba's, or a handle. None: the one that the input's interface names.
 
     Returns
     -------
@@ -183,6 +188,8 @@ def conv2d(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 
@@ -208,6 +215,8 @@ def conv1d(
     conjugate: bool = False,
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Multi-channel cross-correlation of signals: `conv2d` with one spatial axis.
 
@@ -231,6 +240,8 @@ def conv1d(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 
@@ -256,6 +267,8 @@ def conv3d(
     conjugate: bool = False,
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Multi-channel cross-correlation of volumes: `conv2d` with three spatial axes.
 
@@ -280,105 +293,6 @@ def conv3d(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
-
-
-def plan(
-    x_shape: tuple[int, ...],
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    *,
-    op: str = "conv",
-    size: tuple[int, ...] | None = None,
-    output_padding: PerAxis = 0,
-    x_dtype: DTypeLike | None = None,
-    stride: PerAxis = 1,
-    padding: Padding = 0,
-    dilation: PerAxis = 1,
-    groups: int = 1,
-    padding_mode: str = "zeros",
-    padding_value: complex = 0,
-    method: str = "auto",
-    rtol: float | None = None,
-    rtol_kind: str = "expected",
-    reproducible: bool = False,
-    activation: str | None = None,
-    dtype: DTypeLike | None = None,
-    overflow: str | None = None,
-    conjugate: bool = False,
-    workspace: int | None = None,
-) -> Plan:
-    """Prepare a correlation once, to run it again and again.
-
-    Parameters
-    ----------
-    x_shape : tuple of int
-        Shape of the inputs to come: (batch, channels, ...) or (channels, ...), where ... is one to three axes.
-    weight : array_like
-        Copied, so that later edits have no effect. Its number of axes says how many are spatial.
-    op : {"conv", "transpose", "input", "weight"}
-        What ``plan(x)`` is: "conv", `conv2d` of x; "transpose", `conv_transpose2d` of x; "input", `conv2d_input` with x
-        as grad_output; "weight", `conv2d_weight` with x as input, where `weight` is grad_output.
-    size : tuple of int, optional
-        For "input" and "weight": the gradient's shape, their input_size and weight_size.
-    output_padding : int or one per axis
-        For "transpose", as in `conv_transpose2d`.
-    x_dtype : dtype, optional
-        Of the inputs to come; the weight's unless given.
-    bias, stride, padding, dilation, groups, padding_mode, padding_value : as in `conv2d`
-    method, rtol, rtol_kind, reproducible, activation, dtype, overflow, conjugate, workspace : as in `conv2d`
-        The gradients take neither bias nor activation.
-
-    Returns
-    -------
-    Plan
-        ``plan(x, out=None)`` gives the result of `conv2d` (`conv1d`, `conv3d`) or of `op`; see `numconv.Plan`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import numconv as nc
-    >>> layer = nc.plan((1, 3, 5, 5), np.ones((2, 3, 3, 3), np.float32), padding=1, activation="relu")
-    >>> layer(np.ones((1, 3, 5, 5), np.float32))[0, 0, 0]
-    array([12., 18., 18., 18., 12.], dtype=float32)
-    >>> nc.plan((1, 2, 5, 5), np.ones((2, 3, 4, 4)), op="transpose", stride=2)(np.ones((1, 2, 5, 5))).shape
-    (1, 3, 12, 12)
-
-    """
-    weight = as_array("weight", weight)
-    _check_op(op, bias, size, output_padding, activation)
-    kernel = as_size("size", size) if op == "weight" else weight.shape
-    rank = len(kernel) - 2
-    if rank not in (1, 2, 3):
-        raise ValueError(
-            f"the weight has {len(kernel)} axes, but it takes 3 to 5: (output channels, input channels per group, and"
-            f" one to three spatial axes)"
-        )
-    shape = canonical("x_shape", x_shape)
-    if not isinstance(shape, tuple):
-        raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
-    x = stand_in(shape, weight.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
-    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow)
-    asked = wish(method, rtol, rtol_kind, reproducible, workspace)
-    plans: dict[str, Callable[[], Plan]] = {
-        "conv": lambda: Plan(convolution(rank, x, weight, bias, wanted, asked, conjugate=conjugate)),
-        "transpose": lambda: Plan(transposed(rank, x, weight, bias, wanted, output_padding, asked)),
-        "input": lambda: Plan(by_input(rank, size, weight, x, wanted, asked)),
-        "weight": lambda: WeightPlan(rank, x, kernel, weight, wanted, asked),
-    }
-    return plans[op]()
-
-
-def _check_op(op: object, bias: object, size: object, output_padding: object, activation: object) -> None:
-    """Raise unless an operation is one of those that plans know, and takes what was given."""
-    if op not in OPS:
-        raise ValueError(f"op is {op!r}, but it must be one of {', '.join(OPS)}")
-    gradient = op in ("input", "weight")
-    if gradient and size is None:
-        raise TypeError(f"op={op!r} needs the gradient's shape: pass it as size")
-    if not gradient and size is not None:
-        raise TypeError(f"op={op!r} takes no size: its result's shape follows from x_shape and the weight's")
-    if gradient and (bias is not None or activation is not None):
-        raise TypeError(f"op={op!r} takes neither bias nor activation: a gradient has none")
-    if op != "transpose" and output_padding != 0:
-        raise TypeError(f"op={op!r} takes no output_padding: it is for op='transpose'")

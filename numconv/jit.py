@@ -59,6 +59,8 @@ to_fields: Any = numba.np.unsafe.ndarray.to_fixed_tuple
 OPTIONS = {"_nrt": False, "nogil": True, "boundscheck": False, "fastmath": False, "error_model": "numpy"}
 # The kind of numba's events that tell of a function compiled and kept on disk.
 COMPILED = "numconv:compiled"
+# Of a function inlined into CUDA kernels. Fused multiply-adds are written out as cuda.fma.
+INLINED = {"forceinline": True, "fastmath": False}
 THREADSAFE_LAYERS = ("omp", "tbb")
 
 _FORKED_WITHOUT_EXEC = 0x40
@@ -200,6 +202,13 @@ def njit(*, parallel: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]
         return Kernel(function) if parallel else _compile(function, parallel=False)
 
     return decorate
+
+
+def cuda_options(threads: int, resident: int) -> dict[str, Any]:
+    """The options of a CUDA kernel that is launched with so many threads a block, `resident` of them to a
+    multiprocessor: that bounds its registers. Signatures are lazy, since an eager one needs a driver.
+    """
+    return {"cache": True, "fastmath": False, "opt": True, "launch_bounds": (threads, resident)}
 
 
 class Native:

@@ -24,8 +24,43 @@ _config: Any = numba.core.config
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """An NVIDIA GPU as the static model knows it: figures of a typical one of that compute capability, from NVIDIA's
+    data sheets, or what the driver tells of this one. Clock in Hz, sizes in bytes, bandwidth in bytes/s.
+    """
+
+    name: str
+    cc: tuple[int, int]
+    multiprocessors: int
+    clock: float
+    bandwidth: float
+    shared_bytes: int
+    # float32 multiply-adds that a multiprocessor starts in a cycle, and float64 ones.
+    lanes: int
+    double_lanes: int
+
+
+# One typical GPU for each compute capability.
+GPUS = {
+    gpu.cc: gpu
+    for gpu in (
+        Gpu("T4", (7, 5), 40, 1.59e9, 320e9, 64 << 10, 64, 2),
+        Gpu("A100", (8, 0), 108, 1.41e9, 1555e9, 164 << 10, 64, 32),
+        Gpu("RTX 3090", (8, 6), 82, 1.70e9, 936e9, 100 << 10, 128, 2),
+        Gpu("RTX 4090", (8, 9), 128, 2.52e9, 1008e9, 100 << 10, 128, 2),
+        Gpu("H100", (9, 0), 132, 1.83e9, 3350e9, 228 << 10, 128, 64),
+        Gpu("B200", (10, 0), 148, 1.92e9, 8000e9, 228 << 10, 128, 64),
+        Gpu("RTX 5090", (12, 0), 170, 2.41e9, 1792e9, 100 << 10, 128, 2),
+    )
+}
+# Seconds from a launch to its kernel's first instruction, and of numba's part in it.
+LAUNCH = 12e-6
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
-    """One CPU, used with so many threads and at most so much scratch (None: as much as a method may always take).
+    """One CPU, used with so many threads and at most so much scratch (None: as much as a method may always take), or a
+    GPU.
 
     Sizes in bytes, rates in flop/s and bytes/s; the rates are defaults that fit a server of the 2020s, good for
     comparing methods, not for promises: `numconv info` measures.
@@ -37,6 +72,7 @@ class Machine:
     has_fma: bool
     caches: tuple[int, ...]
     workspace: int | None = None
+    gpu: Gpu | None = None
 
     def lanes(self, dtype: np.dtype[Any]) -> int:
         """Elements of a dtype in a vector."""
@@ -45,6 +81,9 @@ class Machine:
     def flop_rate(self, dtype: np.dtype[Any]) -> float:
         """The fused multiply-add peak of all threads in real operations, for a dtype's real part."""
         real = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+        if self.gpu is not None:
+            lanes = self.gpu.lanes if real <= 4 else self.gpu.double_lanes
+            return 2.0 * self.gpu.multiprocessors * lanes * self.gpu.clock
         # Wider than 32 bytes, many processors split a vector in two or lower their clock: count half of it.
         width = min(self.vector_bytes, 32) + max(0, self.vector_bytes - 32) // 2
         return self.threads * FLOP_RATE_PER_BYTE * width * 4 / real
@@ -52,7 +91,19 @@ class Machine:
     @property
     def bandwidth(self) -> float:
         """Bytes per second to and from memory."""
+        if self.gpu is not None:
+            return self.gpu.bandwidth
         return min(self.threads * THREAD_BANDWIDTH, MACHINE_BANDWIDTH)
+
+    @property
+    def multiprocessors(self) -> int:
+        """Of the GPU; 1 without one."""
+        return self.gpu.multiprocessors if self.gpu is not None else 1
+
+    @property
+    def launch(self) -> float:
+        """Seconds that starting a kernel takes on the GPU."""
+        return LAUNCH
 
 
 @functools.lru_cache(maxsize=256)
@@ -68,6 +119,20 @@ def machine(threads: int, workspace: int | None = None) -> Machine:
         caches=_caches(),
         workspace=workspace,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def gpu_machine(gpu: Gpu) -> Machine:
+    """The machine that is a GPU."""
+    return Machine(threads=1, cpu=gpu.name, vector_bytes=128, has_fma=True, caches=(), gpu=gpu)
+
+
+def typical_gpu(cc: tuple[int, int]) -> Gpu:
+    """A GPU of that compute capability."""
+    if cc not in GPUS:
+        known = ", ".join(str(known) for known in GPUS)
+        raise ValueError(f"cc is {cc!r}, but it takes a compute capability that is known here: {known}")
+    return GPUS[cc]
 
 
 def _features() -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Every method, in the order in which ties are settled: the one place that lists them.
 
-To add one, write a module to the contract of method.py and put it in the table. The modules are imported by the
-first call that plans, since numba takes a while to set up their kernels and `import numconv` should not.
+To add one, write a module to the contract of method.py and put it in its device's table. The modules are imported by
+the first call that plans, since numba takes a while to set up their kernels and `import numconv` should not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from .method import Method
 
 @functools.cache
 def methods() -> tuple[Method, ...]:
-    """The table."""
+    """The table of the CPU."""
     from .cpu import depthwise, loops, matmul, tiled
+
+    return (matmul, depthwise, tiled, loops)
+
+
+@functools.cache
+def cuda_methods() -> tuple[Method, ...]:
+    """The table of a GPU."""
+    from .cuda import depthwise, loops, matmul, tiled
 
     return (matmul, depthwise, tiled, loops)

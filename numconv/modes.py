@@ -17,8 +17,7 @@ from .axes import Frame, correlate, reverse
 from .dialect import scalar
 from .method import Array
 from .planner import Call, Wish
-from .plans import as_array
-from .validate import canonical
+from .validate import as_array, canonical
 
 MODES = ("valid", "same", "full")
 BOUNDARIES = {

@@ -20,8 +20,7 @@ from .axes import correlate as correlate_axes
 from .dialect import correlation, data_type, scalar, wish
 from .method import Array
 from .planner import Call, Wish
-from .plans import as_array
-from .validate import integer
+from .validate import as_array, integer
 
 __all__ = ["convolve", "convolve1d", "correlate", "correlate1d"]
 

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .method import Array
-from .plans import as_array
 from .problem import cross
-from .validate import canonical, per_axis, refuse
+from .validate import as_array, canonical, per_axis, refuse
 
 __all__ = ["fold", "unfold"]
 

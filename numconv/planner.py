@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .machine import Machine, machine
+from .machine import Gpu, Machine, gpu_machine, machine
 from .method import Array, Method, Work
-from .methods import methods
+from .methods import cuda_methods, methods
 from .phased import Phased, summing
 from .problem import Problem
 from .validate import describe, refuse
@@ -63,6 +63,9 @@ class Call(NamedTuple):
     shape: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
     view: Callable[[Array], Array] | None = None
     finish: Callable[[Array], Array] | None = None
+    # "cuda" or "cuda:1", where the arrays may lie on a device; None is the CPU.
+    device: str | None = None
+    stream: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,11 @@ def seconds(work: Work, on: Machine) -> tuple[float, float]:
     """The one roofline: (preparing, running) in seconds."""
     running = work.overhead + max(work.flops / work.rate, work.bytes / on.bandwidth)
     return work.prepare_bytes / on.bandwidth, running
+
+
+def _methods(on: Machine) -> tuple[Method, ...]:
+    """The table of a machine."""
+    return methods() if on.gpu is None else cuda_methods()
 
 
 def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str | None:
@@ -132,7 +140,7 @@ def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ..
 def _offers(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> tuple[Method, ...]:
     """The methods; for a Problem in phases, the best of each phase and each method for all of them."""
     if problem.plain:
-        return methods()
+        return _methods(on)
     phases = summing(problem)
     alone = tuple(Phased(problem, (method,) * len(phases), method.NAME) for method in methods())
     if wish.method != "auto":
@@ -143,7 +151,7 @@ def _offers(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> tuple[
 
 def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
     """The fastest method that is admitted; `prepared` leaves the preparing out of the reckoning."""
-    names = [method.NAME for method in methods()]
+    names = [method.NAME for method in _methods(on)]
     if wish.method not in ("auto", *names):
         refuse(ValueError, f"method is {wish.method!r}, but it must be one of auto, {', '.join(names)}", problem)
     best: tuple[float, Method] | None = None
@@ -167,6 +175,17 @@ def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
     return best[1]
 
 
+def _check_gpu_takes(problem: Problem) -> None:
+    """Raise for what the kernels of a GPU do not know."""
+    beyond = {
+        "a constant as padding": problem.padding_mode == "constant",
+        "integers that are narrowed": problem.overflow is not None,
+        "an input dilation or a fold": not problem.plain,
+    }
+    for option in (name for name, present in beyond.items() if present):
+        refuse(ValueError, f"the call asks for {option}, but a GPU's kernels know none: leave out device", problem)
+
+
 @functools.lru_cache(maxsize=4096)
 def _chosen(
     rank: int,
@@ -180,15 +199,18 @@ def _chosen(
     wish: Wish,
     threads: int,
     prepared: bool,
+    gpu: Gpu | None = None,
 ) -> tuple[Problem, Machine, Method, int]:
     """Everything about a call that its arrays' contents do not matter to: (problem, machine, method, scratch bytes)."""
     problem = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, bias_shape, bias_dtype, *options)
-    on = machine(threads, wish.workspace)
+    on = machine(threads, wish.workspace) if gpu is None else gpu_machine(gpu)
+    if gpu is not None:
+        _check_gpu_takes(problem)
     method = choose(problem, on, wish, prepared)
     return problem, on, method, method.scratch_bytes(problem, on)
 
 
-def chosen(call: Call, threads: int, prepared: bool) -> tuple[Problem, Machine, Method, int]:
+def chosen(call: Call, threads: int, prepared: bool, gpu: Gpu | None = None) -> tuple[Problem, Machine, Method, int]:
     """The Problem of a call and what serves it."""
     x, weight, bias = call.x, call.weight, call.bias
     return _chosen(
@@ -203,4 +225,5 @@ def chosen(call: Call, threads: int, prepared: bool) -> tuple[Problem, Machine, 
         call.wish,
         threads,
         prepared,
+        gpu,
     )

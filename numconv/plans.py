@@ -15,11 +15,13 @@ from .narrow import narrowed
 from .phased import Phased
 from .planner import Call, chosen, seconds
 from .problem import Problem
-from .validate import refuse
+from .validate import as_array, refuse
 
 
-def execute(call: Call) -> Array:
+def execute(call: Call) -> Any:
     """Run a call once: the one entry below the dialects."""
+    if call.device is not None:
+        return _execute_on_gpu(call)
     problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=False)
     shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
     if call.shape is not None:
@@ -36,6 +38,18 @@ def execute(call: Call) -> Array:
         return result
     np.copyto(call.out, result)
     return call.out
+
+
+def _execute_on_gpu(call: Call) -> Any:
+    """The same on a CUDA device, where nothing of the CPU's road fits: arrays, memory, streams."""
+    from .cuda.launch import Held, gpu_of
+
+    problem, on, method, _ = chosen(call, 1, prepared=False, gpu=gpu_of(call.x, call.device))
+    shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
+    if type(call.x) is np.ndarray:
+        check_out(call.out, shape, problem, (call.x, call.weight, call.bias))
+    held = Held(method, problem, on, call.x, call.weight, call.bias, call.device)
+    return held.run(call.x, call.out, shape, call.stream)
 
 
 def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
@@ -111,6 +125,8 @@ class Plan:
         What is computed. `str(plan.problem)` is its line.
     method : str
         The name of the method that serves it.
+    device : str or None
+        Where it runs: None is the CPU.
     seconds : float
         Predicted for one call.
     error_bound, expected_error : float
@@ -121,7 +137,13 @@ class Plan:
     """
 
     def __init__(self, call: Call) -> None:
-        problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=True)
+        self.device = call.device
+        gpu = None
+        if call.device is not None:
+            from .cuda.launch import Held, gpu_of
+
+            gpu = gpu_of(call.x, call.device)
+        problem, on, method, scratch_bytes = chosen(call, 1 if gpu else jit.threads(), prepared=True, gpu=gpu)
         self.problem = problem
         self.method = method.NAME
         self._methods = tuple(part.NAME for part in method.methods) if isinstance(method, Phased) else (method.NAME,)
@@ -129,9 +151,14 @@ class Plan:
         self.error_bound = method.error_bound(problem)
         self.expected_error = method.expected_error(problem)
         self.scratch_bytes = scratch_bytes
-        bias = None if call.bias is None else call.bias.copy()
         self._workspace = call.wish.workspace
         self._batched = call.x.ndim == problem.rank + 2
+        if call.device is not None:
+            self._held = Held(method, problem, on, call.x, call.weight, call.bias, call.device)
+            self._x_shape, self._out_shape = (s[not self._batched :] for s in (problem.x_shape, problem.out_shape))
+            self.prepared_bytes = self._held.nbytes
+            return
+        bias = None if call.bias is None else call.bias.copy()
         self._prepared = method.prepare(problem, on, call.weight.copy(), bias)
         self.prepared_bytes = _array_bytes(self._prepared)
         self._connect()
@@ -144,7 +171,7 @@ class Plan:
         # Free scratch by the number of threads. A deque's append and pop are atomic: calls from many threads share it.
         self._free: dict[int, deque[Array]] = {}
 
-    def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
+    def __call__(self, x: Any, *, out: Any = None, stream: object = None) -> Any:
         """The correlation of x, which must have the shape and dtype that were planned for.
 
         Raises
@@ -155,8 +182,31 @@ class Plan:
             x or `out` has another dtype.
 
         """
+        if self.device is not None:
+            there = self._held.described(x)
+            x = as_array("input", x) if there is None else there
+            self._check(x)
+            if type(x) is np.ndarray:
+                check_out(out, self._out_shape, self.problem, (x,))
+            return self._held.run(x, out, self._out_shape, stream)
         problem = self.problem
         x = as_array("input", x)
+        if x.shape != self._x_shape or x.dtype != problem.x_dtype:
+            self._check(x)
+        check_out(out, self._out_shape, problem, (x,))
+        on = machine(jit.threads(), self._workspace)
+        free = self._free.get(on.threads) or self._free.setdefault(on.threads, deque())
+        try:
+            scratch = free.pop()
+        except IndexError:
+            scratch = np.empty(self._module.scratch_bytes(problem, on), np.uint8)
+        try:
+            return _run(self._module, problem, on, self._prepared, x, out, self._out_shape, scratch)
+        finally:
+            free.append(scratch)
+
+    def _check(self, x: Any) -> None:
+        problem = self.problem
         if x.shape != self._x_shape:
             refuse(
                 ValueError,
@@ -170,19 +220,14 @@ class Plan:
                 f" the plan with x_dtype={x.dtype}",
                 problem,
             )
-        check_out(out, self._out_shape, problem, (x,))
-        on = machine(jit.threads(), self._workspace)
-        free = self._free.get(on.threads) or self._free.setdefault(on.threads, deque())
-        try:
-            scratch = free.pop()
-        except IndexError:
-            scratch = np.empty(self._module.scratch_bytes(problem, on), np.uint8)
-        try:
-            return _run(self._module, problem, on, self._prepared, x, out, self._out_shape, scratch)
-        finally:
-            free.append(scratch)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self.device is not None:
+            refuse(
+                TypeError,
+                "a plan on a CUDA device holds its memory and cannot be pickled: make one there",
+                self.problem,
+            )
         return {name: value for name, value in vars(self).items() if name not in ("_module", "_free")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -201,23 +246,3 @@ def _array_bytes(prepared: Any) -> int:
     if isinstance(prepared, np.ndarray):
         return prepared.nbytes
     return sum(map(_array_bytes, prepared)) if isinstance(prepared, tuple) else 0
-
-
-def as_array(name: str, value: Any) -> Array:
-    """What np.asarray makes of an argument, in native byte order; a MaskedArray or an object array is a TypeError."""
-    if type(value) is not np.ndarray:
-        if isinstance(value, np.ma.MaskedArray):
-            raise TypeError(
-                f"the {name} is a MaskedArray, but its mask would be lost: fill it first with its filled(0)"
-            )
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"the {name} is a {type(value).__name__} that is no array: {error}") from None
-    if value.dtype.kind not in "biufc":
-        raise TypeError(
-            f"the {name} has dtype {value.dtype}, but numconv takes bool, integers, floats and complex numbers:"
-            f" convert it with astype"
-        )
-    array: Array = value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
-    return array

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike
 from . import jit
 from .dialect import boolean
 from .method import Array
-from .plans import as_array
 from .problem import cross
-from .validate import canonical, integer, per_axis, refuse
+from .validate import as_array, canonical, integer, per_axis, refuse
 
 __all__ = ["avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d"]
 

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from .dialect import convolution, correlation, options, wish
 from .method import Array
 from .planner import Call
-from .plans import as_array
 from .problem import Padding
+from .validate import as_array
 
 PerAxis = int | tuple[int, ...] | list[int]
 BYTES = ("int8", "uint8")

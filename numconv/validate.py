@@ -130,6 +130,28 @@ def _padding_value(value: complex, mode: str, accumulator: np.dtype[Any], line: 
     return math.nan if held != held and not isinstance(held, complex) else held
 
 
+def as_array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """What np.asarray makes of an argument, in native byte order; a MaskedArray or an object array is a TypeError."""
+    if type(value) is not np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"the {name} is a MaskedArray, but its mask would be lost: fill it first with its filled(0)"
+            )
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"the {name} is a {type(value).__name__} that is no array: {error}") from None
+    if value.dtype.kind not in "biufc":
+        raise TypeError(
+            f"the {name} has dtype {value.dtype}, but numconv takes bool, integers, floats and complex numbers:"
+            f" convert it with astype"
+        )
+    array: np.ndarray[Any, np.dtype[Any]] = (
+        value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+    )
+    return array
+
+
 def accumulator_dtype(x: np.dtype[Any], weight: np.dtype[Any], line: object = "") -> np.dtype[Any]:
     """The dtype in which products are added up: 64 bits for integers, at least float32 for floats."""
     for name, dtype in (("input", x), ("weight", weight)):

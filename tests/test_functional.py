@@ -46,11 +46,11 @@ def test_names_order_and_defaults_are_torchs(rank):
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name not in positional)
 
 
-def test_the_three_functions_take_the_same_and_plan_all_but_the_output():
+def test_the_three_functions_take_the_same_and_plan_all_but_what_each_call_has():
     one, two, three = (inspect.signature(function).parameters for function in FUNCTIONS.values())
     assert list(one.items()) == list(two.items()) == list(three.items())
     planned = inspect.signature(nc.plan).parameters
-    assert set(two) - set(planned) == {"input", "out"}
+    assert set(two) - set(planned) == {"input", "out", "stream"}
     assert all(planned[name].default == two[name].default for name in set(two) & set(planned))
 
 

@@ -7,7 +7,8 @@ import ast
 import pytest
 from conftest import PACKAGE, ROOT
 
-from numconv.methods import methods as table
+from numconv.methods import cuda_methods
+from numconv.methods import methods as cpu_methods
 
 # What methods are made of: no method itself.
 PARTS = {
@@ -21,7 +22,19 @@ PARTS = {
     "cpu.channel_tiles",
     "cpu.row_tiles",
     "cpu.row_strips",
+    "cuda.tile",
+    "cuda.tiling",
+    "cuda.pack",
+    "cuda.arrays",
+    "cuda.driver",
 }
+
+
+def table():
+    """Every method, of the CPU and of a GPU."""
+    return (*cpu_methods(), *cuda_methods())
+
+
 METHOD_FILES = {method.__name__.removeprefix("numconv.") for method in table()}
 # From the roof down: a module imports only from lower floors. A new one must be given its place.
 FLOORS = (
@@ -29,26 +42,29 @@ FLOORS = (
     {"cli"},
     {"__init__"},
     {"d2l", "functional", "signal", "ndimage", "explain"},
-    {"transposed", "gradients", "bias_gradients", "modes", "quantized", "pooling", "patches"},
+    {"transposed", "gradients", "bias_gradients", "modes", "quantized", "pooling", "patches", "planning"},
     {"adjoint"},
     {"dialect", "axes"},
     {"plans"},
     {"planner"},
     {"phased"},
-    {"phases", "narrow"},
+    {"phases", "narrow", "cuda.launch"},
     {"methods"},
     METHOD_FILES,
     {"testing", "peaks"},
     {"cpu.pixel_tiles", "cpu.channel_tiles", "cpu.row_tiles", "cpu.row_strips"},
-    {"cpu.blocks", "cpu.segments"},
+    {"cpu.blocks", "cpu.segments", "cuda.tile"},
+    {"cuda.pack", "cuda.tiling"},
+    {"cuda.arrays"},
     {"cpu.window", "cpu.panel", "cpu.blas", "cpu.operands", "cpu.rounding", "cpu.pool", "accuracy", "reference"},
     {"method", "cpu.simd"},
     {"validate"},
+    {"cuda.driver"},
     {"jit", "machine", "problem"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Packages of rooms: the command line's files may use one another, and a folder's own file is empty.
-FOLDERS = {"cli", "cpu", "cpu.simd"}
+FOLDERS = {"cli", "cpu", "cpu.simd", "cuda"}
 
 
 def name_of(path):
@@ -122,7 +138,7 @@ def test_imports_point_down(path):
         assert FLOOR[there] > FLOOR[here], f"{here} imports {dotted}, which is not below it"
 
 
-@pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
+@pytest.mark.parametrize("method", table(), ids=lambda method: method.__name__)
 def test_a_method_imports_no_other_method_no_dialect_and_no_planner(method):
     path = next(path for path in MODULES if f"numconv.{name_of(path)}" == method.__name__)
     taken = {room(dotted) for dotted in imports(path)} - {None}
@@ -150,7 +166,7 @@ def test_only_simd_emits_llvm_ir(path):
 
 @each_module
 def test_only_jit_compiles_and_asks_numba_for_threads(path):
-    if name_of(path) == "jit":
+    if name_of(path) in ("jit", "cuda.driver"):
         return
     compilers = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
     threads = {"set_num_threads", "get_num_threads", "threading_layer", "config"}

@@ -64,6 +64,14 @@ def dtype(text: str) -> np.dtype[Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is no dtype: write float32, say") from None
 
 
+def capability(text: str) -> tuple[int, int]:
+    """A compute capability: 9.0."""
+    major, dot, minor = text.partition(".")
+    if not (dot and major.isdecimal() and minor.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no compute capability: write it as 9.0")
+    return int(major), int(minor)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The shapes and the options of conv1d, conv2d and conv3d."""
     parser.add_argument("input", type=sides, help="shape of the input: batch x channels x one to three axes")
@@ -81,12 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rtol", type=float, help="admit methods of that expected error")
     parser.add_argument("--rtol-kind", choices=RTOL_KINDS, default="expected")
     parser.add_argument("--reproducible", action="store_true", help="the one order of summation alone")
+    parser.add_argument("--device", help="cuda: the methods of a GPU")
+    parser.add_argument("--cc", type=capability, help="a GPU's compute capability, such as 9.0: needs no GPU")
     parser.add_argument("--cost", action="store_true", help="also multiplications, additions and bytes, both ways")
 
 
 OPTIONS = (
     "stride", "padding", "dilation", "groups", "padding_mode", "padding_value", "activation", "method", "rtol",
-    "rtol_kind", "reproducible",
+    "rtol_kind", "reproducible", "device",
 )  # fmt: skip
 
 
@@ -102,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         arrays = [stand_in(shape, args.dtype) for shape in (args.input, args.weight)]
         options["bias"] = stand_in(args.weight[:1], args.dtype) if args.bias else None
-        thoughts = thoughts_on(function, *arrays, **options)
+        thoughts = thoughts_on(function, *arrays, cc=args.cc, **options)
         price = cost(function, *arrays, **options) if args.cost else None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, ImportError) as error:
         raise UsageError(str(error)) from None
     if not (sys.stdout.isatty() and show(thoughts)):
         print(thoughts)

@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, jit, peaks
+from .. import __version__, conv2d, explain, jit, peaks
 from ..cpu import loops
 from ..cpu.blas import blas_name, find_blas
-from ..machine import machine
+from ..machine import machine, typical_gpu
 
 NAME = "info"
 SUMMARY = "tell the versions, the processor, the threads, the BLAS, the caches and the measured peaks"
@@ -77,12 +77,17 @@ def kernel_cache() -> str:
 
 
 def cuda() -> str:
-    """Why there is none: this version has methods for the CPU alone; and what a GPU method would find here."""
-    found = []
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        found.append("an NVIDIA driver is here")
-    except OSError:
-        found.append("no NVIDIA driver is here")
-    found.append("numba-cuda is installed" if importlib.util.find_spec("numba_cuda") else "numba-cuda is not installed")
-    return f"not used: every method of this version runs on the CPU ({' and '.join(found)})"
+    """Whether calls with device="cuda" can run here, and what the static model expects of a typical GPU."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        here = "numba-cuda is not installed (the extra `cuda`)"
+    else:
+        try:
+            ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+            here = f"numba-cuda {version('numba-cuda')} and an NVIDIA driver are here"
+        except OSError:
+            here = f"numba-cuda {version('numba-cuda')} is here, an NVIDIA driver is not"
+    gpu = typical_gpu((9, 0))
+    layer = explain(conv2d, (256, 64, 56, 56), (64, 64, 3, 3), padding=1, device="cuda", cc=gpu.cc)
+    best = next(one for one in layer.candidates if one.name == layer.chosen)
+    rate = layer.problem.flops / (best.seconds or 1.0)
+    return f"{here}; ceiling of a static model, not measured: 3x3 64 at 56 on an {gpu.name} {rate / 1e12:.0f} TFLOP/s"

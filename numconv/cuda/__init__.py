@@ -1,0 +1,1 @@
+"""Methods on an NVIDIA GPU; imported only when a device array or device="cuda" appears."""

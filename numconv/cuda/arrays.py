@@ -1,0 +1,130 @@
+"""Arrays on a CUDA device: whatever has `__cuda_array_interface__`, or `__dlpack__` and lies there."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+import numpy as np
+
+from .driver import cuda
+
+DLPACK_CUDA = 2
+# How a caller's library takes the memory of an array by its interface.
+MAKERS = {"cupy": "asarray", "torch": "as_tensor"}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceArray:
+    """An array on a device, described, not copied. Strides in elements; pointer is that of element [0, ..., 0]."""
+
+    source: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    strides: tuple[int, ...]
+    pointer: int
+    device: int
+    stream: int | None
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """(elements from the lowest address to the highest, where element [0, ..., 0] lies among them)."""
+        if not self.size:
+            return 0, 0
+        steps = [(size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True)]
+        return sum(map(abs, steps)) + 1, -sum(min(0, step) for step in steps)
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether it lies in memory as a new array would."""
+        return not self.size or all(
+            size == 1 or stride == step
+            for size, stride, step in zip(self.shape, self.strides, row_major(self.shape), strict=True)
+        )
+
+    def flat(self) -> Any:
+        """All memory between its lowest and highest address, as numba's 1-D array."""
+        elements, start = self.span
+        return cuda.as_cuda_array(
+            _Span(self.source, (elements,), self.dtype, self.pointer - start * self.dtype.itemsize), sync=False
+        )
+
+
+class _Span:
+    """What numba reads to make an array of foreign memory; keeps the owner alive."""
+
+    def __init__(self, owner: Any, shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int) -> None:
+        self.owner = owner
+        self.__cuda_array_interface__ = {
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (pointer, False),
+            "strides": None,
+            "version": 3,
+        }
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a new array, in elements."""
+    return tuple(int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape)))
+
+
+def on_device(value: object) -> bool:
+    """Whether a value, which is no np.ndarray, is an array on a CUDA device."""
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    place = getattr(value, "__dlpack_device__", None)
+    return place is not None and int(place()[0]) == DLPACK_CUDA
+
+
+def device_array(name: str, value: Any) -> DeviceArray:
+    """The description of a value for which `on_device` holds."""
+    interface = getattr(value, "__cuda_array_interface__", None)
+    if interface is None:
+        from cuda.core.utils import StridedMemoryView  # what numba-cuda itself is built on
+
+        view = StridedMemoryView.from_dlpack(value, stream_ptr=-1)
+        shape, dtype, pointer = tuple(view.shape), np.dtype(view.dtype), int(view.ptr)
+        strides, stream = tuple(view.strides or row_major(shape)), None
+    else:
+        shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
+        pointer, stream = int(interface["data"][0]), interface.get("stream")
+        steps = interface.get("strides")
+        if steps is not None and any(step % dtype.itemsize for step in steps):
+            raise ValueError(
+                f"the {name} has strides of {tuple(steps)} bytes, but elements of {dtype.itemsize} bytes must lie a"
+                f" multiple of that apart: make it contiguous first"
+            )
+        strides = row_major(shape) if steps is None else tuple(step // dtype.itemsize for step in steps)
+    if dtype.kind not in "biufc" or not dtype.isnative:
+        raise TypeError(
+            f"the {name} has dtype {dtype}, but numconv takes bool, integers, floats and complex numbers in native"
+            f" byte order: convert it with astype"
+        )
+    return DeviceArray(value, shape, dtype, strides, pointer, _device_of(value), stream)
+
+
+def _device_of(value: Any) -> int:
+    """The number of the device that an array lies on."""
+    place = getattr(value, "__dlpack_device__", None)
+    if place is not None:
+        return int(place()[1])
+    return int(cuda.get_current_device().id)
+
+
+def as_callers(like: Any, result: Any) -> Any:
+    """The result in the type of the caller's array where its library takes foreign memory, else numba's."""
+    library = type(like).__module__.partition(".")[0]
+    maker = MAKERS.get(library)
+    return result if maker is None else getattr(sys.modules[library], maker)(result)

@@ -1,0 +1,234 @@
+"""From a call to a launch: devices, streams, and what moves between host and device.
+
+A device array is computed where it lies and the result stays there; nothing is copied to or from the host. A NumPy
+array with device="cuda" goes to the device and back in chunks of images that fit its memory, on two streams through
+pinned buffers, so that one chunk is on its way while another is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from ..machine import GPUS, Gpu, Machine
+from ..method import Array
+from ..problem import Problem
+from ..validate import refuse
+from .arrays import DeviceArray, as_callers, device_array, on_device
+from .driver import EXTRA, cuda
+
+# Of the device's free memory: two chunks in flight.
+SHARE = 0.4
+STREAMS = 2
+
+
+def number(device: object) -> int:
+    """The device's number: of "cuda" the current one, of "cuda:1" 1."""
+    if not isinstance(device, str):
+        raise TypeError(f"device is {device!r}, but it takes 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (index and not index.isdecimal()):
+        raise ValueError(f"device is {device!r}, but it must be 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
+    if not index:
+        return int(_current().id)
+    count = len(_driver(lambda: cuda.gpus))
+    if int(index) >= count:
+        raise ValueError(f"device is {device!r}, but this machine has {count} CUDA devices: count from 0")
+    return int(index)
+
+
+def _driver(ask: Any) -> Any:
+    """What a question to the driver answers, or the one sentence that there is none."""
+    try:
+        return ask()
+    except Exception as error:
+        # Of numba's own modules, whichever class it is in this version.
+        if not type(error).__module__.startswith("numba.cuda"):
+            raise
+        raise RuntimeError(
+            "a CUDA device was asked for, but no NVIDIA driver answers here: install the driver, or leave out"
+            f" device= to compute on the CPU; numba-cuda itself comes with {EXTRA}"
+        ) from None
+
+
+def _current() -> Any:
+    return _driver(lambda: cuda.get_current_device())
+
+
+@functools.lru_cache(maxsize=16)
+def gpu(index: int) -> Gpu:
+    """What the driver tells of a device, and the rest from one of its compute capability."""
+    with _driver(lambda: cuda.gpus[index]):
+        device = cuda.get_current_device()
+        cc = tuple(device.compute_capability)
+        near = max((known for known in GPUS if known <= cc), default=min(GPUS))
+        typical = GPUS[near]
+        name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+        return dataclasses.replace(
+            typical,
+            name=name,
+            cc=(int(cc[0]), int(cc[1])),
+            multiprocessors=int(device.MULTIPROCESSOR_COUNT),
+            clock=1e3 * getattr(device, "CLOCK_RATE", typical.clock / 1e3),
+        )
+
+
+def gpu_of(x: Any, device: object) -> Gpu:
+    """The device that a call is computed on."""
+    return gpu(device_of(x, device))
+
+
+def stream_of(stream: Any, x: DeviceArray) -> Any:
+    """The stream that a call runs on: the caller's, else the input's own, else the default; numba's or a handle."""
+    found = x.stream if stream is None else stream
+    if not isinstance(found, int) or found == 0:
+        return found or 0
+    # The interface's numbers of the two default streams.
+    named = {1: cuda.legacy_default_stream, 2: cuda.per_thread_default_stream}.get(found)
+    return cuda.external_stream(found) if named is None else named()
+
+
+def upload(array: Any) -> DeviceArray | None:
+    """An array on the current device: itself where it is on one already."""
+    if array is None or isinstance(array, DeviceArray):
+        return array
+    return device_array("weight", cuda.to_device(np.ascontiguousarray(array)))
+
+
+class Held:
+    """A method with its weights on a device, ready for every stream."""
+
+    def __init__(
+        self, method: Any, problem: Problem, on: Machine, x: Any, weight: Any, bias: Any, device: object
+    ) -> None:
+        self._method, self._problem, self._machine = method, problem, on
+        self._device = device_of(x, device)
+        with self._using():
+            # Weights there may still be written on a stream of their own.
+            cuda.synchronize()
+            self._prepared = self._method.prepare(problem, on, upload(weight), upload(bias))
+            cuda.synchronize()
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds there."""
+        return sum(int(part.nbytes) for part in self._prepared)
+
+    def _using(self) -> Any:
+        return _driver(lambda: cuda.gpus[self._device])
+
+    @staticmethod
+    def described(x: Any) -> DeviceArray | None:
+        """A device array as `run` takes it; None for any other input."""
+        return device_array("input", x) if type(x) is not np.ndarray and on_device(x) else None
+
+    def run(self, x: Any, out: Any, shape: tuple[int, ...], stream: Any) -> Any:
+        """The result of one call, in the type of the input: one launch for a device array."""
+        with self._using():
+            if not isinstance(x, DeviceArray):
+                return self._through(x, out, shape)
+            launched_on = stream_of(stream, x)
+            given = check_out(out, x, shape, self._problem)
+            target = cuda.device_array(shape, self._problem.output, stream=launched_on) if given is None else given
+            self._launch(self._problem, x, device_array("out", target), launched_on)
+            return as_callers(x.source, target) if given is None else out
+
+    def _launch(self, problem: Problem, x: DeviceArray, out: DeviceArray, stream: Any) -> None:
+        if not out.size:
+            return
+        if x.ndim == problem.rank + 1:
+            x = dataclasses.replace(x, shape=(1, *x.shape), strides=(x.size, *x.strides))
+        self._method.run(problem, self._machine, self._prepared, x, out.flat(), None, stream)
+
+    def _through(self, x: Array, out: Array | None, shape: tuple[int, ...]) -> Array:
+        """A NumPy array to the device and back."""
+        problem = self._problem
+        result = np.empty(shape, problem.output)
+        if result.size:
+            self._chunks(x.reshape(problem.x_shape), result.reshape(problem.out_shape), _images(problem))
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    def _chunks(self, images: Array, results: Array, count: int) -> None:
+        """So many images at a time, one chunk on its way while another is computed."""
+        problem = self._problem
+        slots = [
+            (
+                cuda.stream(),
+                *(
+                    make((count, *problem.x_shape[1:]), problem.x_dtype)
+                    for make in (cuda.pinned_array, cuda.device_array)
+                ),
+                *(
+                    make((count, *problem.out_shape[1:]), problem.output)
+                    for make in (cuda.pinned_array, cuda.device_array)
+                ),
+            )
+            for _ in range(min(STREAMS, -(-problem.batch // count)))
+        ]
+        waiting: dict[int, slice] = {}
+
+        def collect(turn: int) -> None:
+            stream, _, _, back, _ = slots[turn]
+            if turn in waiting:
+                part = waiting.pop(turn)
+                stream.synchronize()
+                results[part] = back[: part.stop - part.start]
+
+        for chunk, first in enumerate(range(0, problem.batch, count)):
+            turn, part = chunk % len(slots), slice(first, min(problem.batch, first + count))
+            collect(turn)
+            stream, sent, source, back, target = slots[turn]
+            size = part.stop - part.start
+            sent[:size] = images[part]
+            source[:size].copy_to_device(sent[:size], stream=stream)
+            there, out = device_array("input", source[:size]), device_array("out", target[:size])
+            self._launch(dataclasses.replace(problem, batch=size), there, out, stream)
+            target[:size].copy_to_host(back[:size], stream=stream)
+            waiting[turn] = part
+        for turn in list(waiting):
+            collect(turn)
+
+
+def check_out(out: Any, x: DeviceArray, shape: tuple[int, ...], problem: Problem) -> Any:
+    """Raise unless `out` can take the result."""
+    if out is None:
+        return None
+    if isinstance(out, np.ndarray) or not on_device(out):
+        refuse(
+            TypeError, f"out is a {type(out).__name__}, but the input lies on a CUDA device: pass one there", problem
+        )
+    found = device_array("out", out)
+    if found.shape != shape:
+        refuse(ValueError, f"out has shape {found.shape}, but the result has shape {shape}", problem)
+    if found.dtype != problem.output:
+        refuse(TypeError, f"out has dtype {found.dtype}, but the result is {problem.output}", problem)
+    if not found.contiguous:
+        refuse(ValueError, "out is not C-contiguous, but kernels write in that order: pass a new array", problem)
+    if found.device != x.device:
+        refuse(ValueError, f"out is on device {found.device}, but the input is on {x.device}", problem)
+    low, high = x.pointer - x.span[1] * x.dtype.itemsize, x.pointer + (x.span[0] - x.span[1]) * x.dtype.itemsize
+    if low < found.pointer + found.size * found.dtype.itemsize and found.pointer < high:
+        sentence = "out shares memory with an input, but the inputs are read while it is written: pass a copy"
+        refuse(ValueError, sentence, problem)
+    return out
+
+
+def _images(problem: Problem) -> int:
+    """How many images go to the device at a time."""
+    free = cuda.current_context().get_memory_info()[0]
+    moved = problem.x_dtype.itemsize * math.prod(problem.x_shape[1:])
+    moved += problem.output.itemsize * math.prod(problem.out_shape[1:])
+    fitting = problem.batch if math.isinf(free) else int(SHARE * free) // (STREAMS * max(1, moved))
+    return max(1, min(fitting, -(-problem.batch // STREAMS)))
+
+
+def device_of(x: Any, device: object) -> int:
+    """The number of the device that a call is computed on."""
+    return x.device if isinstance(x, DeviceArray) else number(device)

@@ -1,0 +1,74 @@
+"""The 1x1 correlation as a matrix product on the GPU, in the one order of summation.
+
+The idea: with a kernel of one tap, an image is one product of (out_channels, in_channels) by (in_channels, pixels)
+[1]_, so its pixels are taken in one row, and no tile ends where a row of the image does. The register tile of tile.py
+does the rest, with eight channels between two barriers.
+
+It wins on 1x1 layers without stride and padding.
+
+.. [1] V. Volkov, J. Demmel, "Benchmarking GPUs to tune dense linear algebra", SC 2008.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import Any
+
+from ..accuracy import direct_bound, direct_expected
+from ..machine import Machine
+from ..method import Work
+from ..problem import Problem
+from . import pack, tile, tiling
+
+NAME = "matmul"
+REPRODUCIBLE = True
+
+# The share of fused multiply-adds among the instructions of its loop over channels (tests/cuda_static.json).
+EFFICIENCY = 0.8
+
+error_bound, expected_error = direct_bound, direct_expected
+
+
+def why_not(problem: Problem, machine: Machine) -> str | None:
+    if math.prod(problem.kernel) != 1:
+        return f"the kernel has {math.prod(problem.kernel)} taps, but a matrix product takes 1x1"
+    if any(step != 1 for step in problem.stride) or any(map(any, problem.padding)):
+        return "it takes the pixels in one row, but stride or padding break it up"
+    return tiling.why_not(_in_a_row(problem))
+
+
+def work(problem: Problem, machine: Machine) -> Work:
+    return tiling.work(_in_a_row(problem), machine, EFFICIENCY)
+
+
+def scratch_bytes(problem: Problem, machine: Machine) -> int:
+    return 0
+
+
+def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.Prepared:
+    shape = (*weight.shape[:2], 1)
+    flat = dataclasses.replace(weight, shape=shape, strides=(*weight.strides[:2], 0))
+    return tile.prepare(_in_a_row(problem), flat, bias)
+
+
+def run(
+    problem: Problem, machine: Machine, prepared: pack.Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
+) -> None:
+    steps = [(size, step) for size, step in zip(x.shape[2:], x.strides[2:], strict=True) if size != 1]
+    if any(step != size * below for (_, step), (size, below) in itertools.pairwise(steps)):
+        x = pack.contiguous(problem, x)
+        steps = [(problem.pixels, 1)]
+    last = steps[-1][1] if steps else 1
+    row = dataclasses.replace(x, shape=(*x.shape[:2], problem.pixels), strides=(*x.strides[:2], last))
+    tile.run(_in_a_row(problem), prepared, row, out, stream)
+
+
+@functools.lru_cache(maxsize=1024)
+def _in_a_row(problem: Problem) -> Problem:
+    """The same Problem with one spatial axis."""
+    return dataclasses.replace(
+        problem, spatial=(math.prod(problem.spatial),), kernel=(1,), stride=(1,), padding=((0, 0),), dilation=(1,)
+    )

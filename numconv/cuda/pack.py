@@ -1,0 +1,100 @@
+"""Weights as the kernels want them, rearranged on the device: by blocks of output channels, which lie innermost."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..cpu.panel import find_sources
+from ..problem import Problem
+from .arrays import DeviceArray, device_array, row_major
+from .driver import cuda, kernel
+
+THREADS = 128
+
+
+class Prepared(NamedTuple):
+    """On the device: the weights by blocks, the bias in the accumulator's dtype, zeros for none, and the tables that
+    lead from a padded position on each axis to the input's, or to -1.
+    """
+
+    weight: Any
+    bias: Any
+    depth: Any
+    height: Any
+    width: Any
+    places: Any
+
+
+@functools.cache
+def build() -> Any:
+    """The kernel."""
+
+    def pack(weight, start, strides, packed, sizes):  # type: ignore[no-untyped-def]
+        """packed[g, block, ci, tap, lane] = weight[g*channels + block*lanes + lane, ci, tap], or 0 beyond."""
+        groups, channels, blocks, inner, inner_padded, taps, lanes, kernel_h, kernel_w = sizes
+        i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        if i < groups * blocks * inner_padded * taps * lanes:
+            lane = i % lanes
+            rest = i // lanes
+            tap = rest % taps
+            rest = rest // taps
+            ci = rest % inner_padded
+            rest = rest // inner_padded
+            co = rest % blocks * lanes + lane
+            group = rest // blocks
+            value = packed.dtype.type(0)
+            if co < channels and ci < inner:
+                row = tap // kernel_w
+                at = start + (group * channels + co) * strides[0] + ci * strides[1]
+                at += row // kernel_h * strides[2] + row % kernel_h * strides[3] + tap % kernel_w * strides[4]
+                value = packed.dtype.type(weight[at])
+            packed[i] = value
+
+    return kernel(pack, THREADS, 1)
+
+
+def prepare(
+    problem: Problem, weight: DeviceArray, bias: DeviceArray | None, lanes: int, chunk: int, places: tuple[int, ...]
+) -> Prepared:
+    """Pack weights by so many output channels, input channels padded to a multiple of `chunk`."""
+    channels, inner = problem.out_channels // problem.groups, problem.in_channels // problem.groups
+    kernel_d, kernel_h, kernel_w = (1, 1, *problem.kernel)[-3:]
+    volume = kernel_d * kernel_h * kernel_w
+    blocks, padded = -(-channels // lanes), -(-inner // chunk) * chunk
+    sizes = (problem.groups, channels, blocks, inner, padded, volume, lanes, kernel_h, kernel_w)
+    packed = _packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes)
+    if bias is None:
+        biases = cuda.to_device(np.zeros(max(1, problem.out_channels), problem.accumulator))
+    else:
+        biases = _packed(
+            bias,
+            problem.accumulator,
+            problem.out_channels,
+            (1, problem.out_channels, 1, 1, 1, 1, problem.out_channels, 1, 1),
+        )
+    tables = [cuda.to_device(table.astype(np.int32)) for table in find_sources(problem)[:3]]
+    depth, height, width = tables
+    return Prepared(packed, biases, depth, height, width, cuda.to_device(np.array(places, np.int32)))
+
+
+def contiguous(problem: Problem, x: DeviceArray) -> DeviceArray:
+    """A copy of the input on its device, for kernels that take its pixels in one row."""
+    size_d, size_h, size_w = (1, 1, *problem.spatial)[-3:]
+    sizes = (1, problem.batch, problem.batch, problem.in_channels, problem.in_channels)
+    copy = _packed(x, problem.x_dtype, x.size, (*sizes, size_d * size_h * size_w, 1, size_h, size_w))
+    return dataclasses.replace(device_array("input", copy), shape=x.shape, strides=row_major(x.shape))
+
+
+def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...]) -> Any:
+    packed = cuda.device_array(max(2, size), dtype)
+    if size and array.size:
+        strides = (array.strides[0], array.strides[1] if array.ndim > 1 else 0, *(0, 0, 0, *array.strides[2:])[-3:])
+        start = array.span[1]
+        build()[-(-size // THREADS), THREADS](array.flat(), start, strides, packed, sizes)
+    elif size:
+        packed.copy_to_device(np.zeros(max(2, size), dtype))
+    return packed

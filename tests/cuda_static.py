@@ -1,0 +1,149 @@
+"""What ptxas makes of the kernels: registers, spills, the share of multiply-adds in the hot loop; what a block does.
+
+`python tests/cuda_static.py` measures every figure again and writes them to cuda_static.json, which the tests compare
+with. Assembler and disassembler are those of the toolkit that numba compiles with: `cuda-toolkit[nvcc,nvdisasm]`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import ptx_device
+from numba import float32, float64, int32, int64, types
+
+from numconv.cuda import depthwise, tile, tiling
+from numconv.testing import Case
+
+FIGURES = Path(__file__).with_name("cuda_static.json")
+GATED = ((8, 0), (9, 0))
+COMPILED = ((7, 5), (8, 6), (8, 9), (10, 0), (12, 0))
+WARPS = {(8, 0): 64, (9, 0): 64}
+SHARED = {(8, 0): 164 << 10, (9, 0): 228 << 10}
+REGISTERS = 65536
+LAYERS = {
+    f"{width}x{width} stride {stride}": Case(
+        "", (1, 64, 32 * stride, 32 * stride), (64, 64, width, width), {"stride": stride, "padding": width // 2}
+    )
+    for width in (1, 3, 5, 7)
+    for stride in (1, 2)
+}
+STRIPS = {
+    **{
+        f"filter {width}x{width}": Case("", (1, 1, 512, 512), (1, 1, width, width), {"padding": width // 2})
+        for width in (3, 5, 7, 11)
+    },
+    "depthwise 3x3 stride 2": Case("", (1, 32, 64, 64), (32, 1, 3, 3), {"groups": 32, "padding": 1, "stride": 2}),
+}
+
+
+def flat(dtype):
+    return types.Array(dtype, 1, "C")
+
+
+# x, weight as pairs, bias, out; depth, height, width, places; start and strides.
+STRIP = types.void(*map(flat, (float32, float32, float32, float32, int32, int32, int32, int32)), *[int64] * 6)
+TILE = types.void(*map(flat, (float32, float64, float32, float32, int32, int32, int32, int32)), *[int64] * 6)
+
+
+def tool(name):
+    """A program of the CUDA toolkit: the wheel's, else the one on the path."""
+    found = sorted(Path(np.__file__).parents[1].glob(f"nvidia/*/bin/{name}"))
+    return str(found[0]) if found else shutil.which(name)
+
+
+def tools():
+    """Whether both are here."""
+    return bool(tool("ptxas") and tool("nvdisasm"))
+
+
+def toolkit():
+    """The assembler's version."""
+    text = subprocess.run([tool("ptxas"), "--version"], capture_output=True, text=True, check=True).stdout
+    return re.search(r"release ([\d.]+)", text)[1]
+
+
+def assemble(text, cc):
+    """(what ptxas says, the instructions, the place of each label)."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
+        source.write_text(text)
+        said = subprocess.run(
+            [tool("ptxas"), "-v", "-arch", f"sm_{cc[0]}{cc[1]}", source, "-o", binary],
+            capture_output=True, text=True, check=True,
+        ).stderr  # fmt: skip
+        listing = subprocess.run([tool("nvdisasm"), "-c", binary], capture_output=True, text=True, check=True).stdout
+    instructions, labels = [], {}
+    for line in listing.splitlines():
+        if label := re.match(r"\s*\.?(L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif found := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            instructions.append(found[1])
+    return said, instructions, labels
+
+
+def hot_loop(instructions, labels):
+    """(share of multiply-adds, bytes from shared memory per flop) in the loop with most of them, the innermost."""
+    loops = []
+    for end, instruction in enumerate(instructions):
+        branch = re.search(r"BRA.*`\(\.(L_x_\d+)\)", instruction)
+        if branch and labels[branch[1]] <= end:
+            body = instructions[labels[branch[1]] : end + 1]
+            count = sum("FFMA" in one for one in body)
+            loaded = sum(int(width or 32) // 8 for one in body for width in re.findall(r"\bLDS(?:\.(\d+))?\b", one))
+            loops.append((count, -len(body), loaded))
+    count, length, loaded = max(loops)
+    return round(count / -length, 4), round(loaded / (2 * count), 4)
+
+
+def figures(text, cc, threads=tiling.THREADS):
+    """Everything static about one kernel."""
+    said, instructions, labels = assemble(text, cc)
+    share, bytes_per_flop = hot_loop(instructions, labels)
+    registers = int(re.search(r"Used (\d+) registers", said)[1])
+    shared = int((re.search(r"(\d+) bytes smem", said) or [0, 0])[1])
+    # Registers are handed out to warps in units of 256, shared memory comes with 1 KiB of the system's.
+    blocks = min(REGISTERS // (-(-registers * 32 // 256) * 256 * threads // 32), SHARED[cc] // (shared + 1024))
+    return {
+        "registers": registers,
+        "shared": shared,
+        "stack": int(re.search(r"(\d+) bytes stack", said)[1]),
+        "spills": sum(map(int, re.findall(r"(\d+) bytes spill", said))),
+        "local": sum(bool(re.match(r"(@!?\w+ )?(LDL|STL)", one)) for one in instructions),
+        "share": share,
+        "bytes per flop": bytes_per_flop,
+        "occupancy": round(blocks * threads / 32 / WARPS[cc], 4),
+    }
+
+
+def kernel_of(layer):
+    """(function, signature, threads, resident blocks) of a named layer's kernel."""
+    if layer in STRIPS:
+        strip = depthwise.choose(STRIPS[layer].problem(np.float32))
+        return depthwise.build(strip).py_func, STRIP, tiling.THREADS, depthwise.RESIDENT
+    case = LAYERS[layer]
+    if layer == "1x1 stride 1":
+        case = Case("", (1, 64, 32 * 32), (64, 64, 1))
+    kernel = tile.build(tiling.choose(case.problem(np.float32)))
+    return kernel.py_func, TILE, tiling.THREADS, tiling.RESIDENT
+
+
+def measure():
+    """Every static figure, by compute capability and layer."""
+    found = {"toolkit": toolkit()}
+    for cc in GATED:
+        found[f"{cc[0]}.{cc[1]}"] = {
+            layer: figures(ptx_device.compile_ptx(*kernel_of(layer), cc), cc) for layer in (*LAYERS, *STRIPS)
+        }
+    return found
+
+
+if __name__ == "__main__":
+    FIGURES.write_text(json.dumps(measure(), indent=1) + "\n")
+    sys.stdout.write(FIGURES.read_text())

@@ -1,0 +1,139 @@
+"""Every kernel of the GPU, as the PTX that numba emits, gives the CPU's bits; see ptx.py for what else is checked."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="the extra `cuda` is not installed")
+
+import numpy as np
+import ptx_device
+
+import numconv as nc
+import numconv.problem
+from numconv.cuda import depthwise, loops, pack, tile
+from numconv.machine import gpu_machine, typical_gpu
+from numconv.methods import cuda_methods
+from numconv.testing import CASES, Case, arrays
+
+FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
+GPU = gpu_machine(typical_gpu(ptx_device.CC))
+# One of each option; a tile is compiled for each geometry, so those of `tiled` are chosen to share few.
+LOOPS = (
+    "one element", "relu", "no batch", "stride and dilation", "padding by side", "padding over kernel", "reflect",
+    "replicate", "circular", "symmetric", "reflect beyond the input", "groups", "depthwise times two", "odd channels",
+    "1x1 bias relu", "empty batch", "no input channels", "no output channels", "1-D reflect", "3-D", "3-D circular",
+)  # fmt: skip
+TILED = (
+    Case("3x3", (2, 5, 6, 35), (11, 5, 3, 3), {"padding": 1, "activation": "relu"}, bias=True),
+    Case("3x3 groups", (1, 6, 9, 10), (20, 3, 3, 3), {"groups": 2, "padding": 1, "padding_mode": "reflect"}),
+    Case("3x3 stride", (1, 3, 12, 13), (70, 3, 3, 3), {"stride": 2, "padding": ((1, 0), (2, 1))}, bias=True),
+    Case("dilated phases", (1, 3, 12, 30), (5, 3, 2, 4), {"stride": (1, 2), "dilation": (2, 3), "padding": 3}),
+    Case("large kernel", (1, 2, 9, 12), (9, 2, 5, 5), {"padding": "same", "padding_mode": "circular"}, bias=True),
+    Case("wide row", (1, 2, 40), (9, 2, 11), {"padding": "full"}, bias=True),
+    Case("volume", (1, 2, 4, 5, 6), (9, 2, 2, 3, 3), {"padding": 1, "stride": (1, 2, 1)}, bias=True),
+    Case("1x1 strided", (1, 5, 7, 9), (9, 5, 1, 1), {"stride": 2, "padding": 1}, bias=True),
+    CASES["no input channels"],
+    CASES["no output channels"],
+)
+MATMUL = (CASES["1x1 groups"], CASES["1-D 1x1"], CASES["1x1 tall"], CASES["1x1 wide"])
+DEPTHWISE = (
+    Case("3x3", (2, 5, 9, 20), (5, 1, 3, 3), {"groups": 5, "padding": 1, "activation": "relu"}, bias=True),
+    Case("times two", (1, 3, 9, 21), (6, 1, 3, 4), {"groups": 3, "stride": 2, "padding": ((1, 0), (2, 3))}, bias=True),
+    Case("filter", (1, 1, 40, 70), (1, 1, 7, 7), {"padding": 3, "padding_mode": "reflect"}),
+    Case("dilated", (1, 2, 12, 13), (2, 1, 3, 3), {"groups": 2, "dilation": (2, 3), "stride": (1, 2), "padding": 4}),
+    Case("line", (2, 3, 50), (3, 1, 11), {"groups": 3, "padding": "same", "padding_mode": "circular"}),
+    Case("slices", (1, 2, 3, 5, 6), (2, 1, 1, 3, 3), {"groups": 2, "padding": 1, "stride": (2, 1, 1)}, bias=True),
+)
+# Where sums start afresh, every 36 products instead of 8192: tiled in rounds of stores, loops by its two counters.
+SEGMENT = 36
+SEGMENTS = (
+    ("tiled", Case("segments", (1, 21, 2, 3), (3, 21, 2, 2), {"padding": 1}, bias=True)),
+    ("matmul", Case("segments 1x1", (2, 75, 1, 2), (3, 75, 1, 1), {"activation": "relu"}, bias=True)),
+    ("loops", Case("segments by channel", (1, 21, 4, 5), (3, 21, 2, 2), bias=True)),
+    ("loops", Case("segments by row", (1, 2, 9, 11), (1, 2, 7, 8), {"stride": 2})),
+)
+DTYPES = ("bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "float64", "complex64")
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """The interpreted device."""
+    ptx_device.install(monkeypatch)
+    for build in (tile.build, depthwise.build, loops.build, pack.build):
+        build.cache_clear()
+    yield
+    for build in (tile.build, depthwise.build, loops.build, pack.build):
+        build.cache_clear()
+
+
+def there(array):
+    return None if array is None else ptx_device.DeviceArray(array)
+
+
+def on_gpu(problem, data, case, method):
+    x, *others = data
+    function = FUNCTIONS[problem.rank]
+    result = function(there(x.reshape(case.x_shape)), *map(there, others), **case.options, method=method)
+    return result.copy_to_host()
+
+
+def on_cpu(problem, data, case):
+    x, *others = data
+    return FUNCTIONS[problem.rank](x.reshape(case.x_shape), *others, **case.options, method="loops")
+
+
+def assert_same_bits(found, expected):
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    assert found.tobytes() == expected.tobytes(), np.abs(found - expected).max()
+
+
+def cases():
+    for name in LOOPS:
+        yield pytest.param("loops", CASES[name], id=f"loops {name}")
+    for case in TILED:
+        yield pytest.param("tiled", case, id=f"tiled {case.name}")
+    for case in DEPTHWISE:
+        yield pytest.param("depthwise", case, id=f"depthwise {case.name}")
+    for case in MATMUL:
+        yield pytest.param("matmul", case, id=f"matmul {case.name}")
+
+
+@pytest.mark.parametrize(("method", "case"), list(cases()))
+def test_a_kernel_gives_the_cpus_bits(device, method, case):
+    problem = case.problem(np.float32)
+    data = arrays(problem)
+    assert_same_bits(on_gpu(problem, data, case, method), on_cpu(problem, data, case))
+
+
+@pytest.mark.parametrize(("method", "case"), SEGMENTS, ids=lambda value: getattr(value, "name", value))
+def test_sums_start_afresh_where_the_cpus_do(device, method, case, monkeypatch):
+    monkeypatch.setattr(numconv.problem, "SEGMENT", SEGMENT)
+    problem = case.problem(np.float32)
+    data = arrays(problem)
+    assert problem.taps > problem.segments[0]
+    assert_same_bits(on_gpu(problem, data, case, method), on_cpu(problem, data, case))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_loops_gives_the_cpus_bits_in_every_dtype(device, dtype):
+    case = Case("small", (1, 3, 4, 5), (2, 3, 2, 3), {"padding": 1, "stride": 2}, bias=True)
+    problem = case.problem(dtype)
+    data = arrays(problem)
+    assert_same_bits(on_gpu(problem, data, case, "loops"), on_cpu(problem, data, case))
+
+
+def test_every_method_is_among_the_cases():
+    assert {parameters.values[0] for parameters in cases()} == {method.NAME for method in cuda_methods()}
+    assert all(method.REPRODUCIBLE for method in cuda_methods())
+
+
+def test_nan_and_inf_stay_where_the_cpu_has_them(device):
+    case = CASES["padding"]
+    problem = case.problem(np.float32)
+    x, weight, _ = arrays(problem)
+    x[0, 0, 0, 0], x[0, 1, 2, 3], weight[1, 0], weight[2, 1] = np.nan, np.inf, np.inf, np.nan
+    for method in ("tiled", "loops"):
+        found, expected = on_gpu(problem, (x, weight, None), case, method), on_cpu(problem, (x, weight, None), case)
+        np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,125 @@
+"""The static gate: what ptxas makes of the kernels, and what a whole block executes, against bars and kept figures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="the extra `cuda` is not installed")
+
+import cuda_static
+import numpy as np
+import ptx_device
+from ptx import Kernel
+from ptx_memory import Counts
+
+from numconv import jit
+from numconv.cuda import depthwise, tile, tiled, tiling
+from numconv.testing import Case, arrays
+
+needs_tools = pytest.mark.skipif(not cuda_static.tools(), reason="ptxas and nvdisasm are not installed: cuda-test")
+KEPT = json.loads(cuda_static.FIGURES.read_text())
+
+
+@pytest.fixture(scope="module")
+def assembled():
+    """The figures of one layer, measured once."""
+    found = {}
+
+    def figures(layer, cc):
+        if (layer, cc) not in found:
+            text = ptx_device.compile_ptx(*cuda_static.kernel_of(layer), cc)
+            found[layer, cc] = cuda_static.figures(text, cc)
+        return found[layer, cc]
+
+    return figures
+
+
+@needs_tools
+@pytest.mark.parametrize("cc", cuda_static.GATED, ids=str)
+@pytest.mark.parametrize("layer", [*cuda_static.LAYERS, *cuda_static.STRIPS])
+def test_a_kernel_meets_the_bars_and_is_no_worse_than_it_was(assembled, layer, cc):
+    now = assembled(layer, cc)
+    assert now["stack"] == now["spills"] == now["local"] == 0
+    assert now["registers"] <= 128
+    assert now["occupancy"] >= 0.25
+    if layer in cuda_static.LAYERS:
+        assert now["share"] >= (0.85 if layer.startswith("1x1") else 0.90)
+        stride_2 = layer.endswith("stride 2")
+        assert now["bytes per flop"] <= (0.75 if stride_2 else 0.50 if layer.startswith("1x1") else 0.36)
+    elif layer in ("filter 7x7", "filter 11x11"):
+        assert now["share"] >= 0.90
+    if KEPT["toolkit"] == cuda_static.toolkit():
+        kept = KEPT[f"{cc[0]}.{cc[1]}"][layer]
+        assert now["share"] >= kept["share"] - 0.005
+        assert now["registers"] <= kept["registers"] + 4
+        assert now["bytes per flop"] <= kept["bytes per flop"]
+        assert now["shared"] <= kept["shared"]
+
+
+@needs_tools
+@pytest.mark.parametrize("cc", cuda_static.COMPILED, ids=str)
+def test_other_gpus_compile(cc):
+    text = ptx_device.compile_ptx(*cuda_static.kernel_of("3x3 stride 1"), cc)
+    said, instructions, _ = cuda_static.assemble(text, cc)
+    assert " 0 bytes spill stores" in said
+    assert sum("FFMA" in one for one in instructions) >= 576
+
+
+def block(monkeypatch, case):
+    """What the blocks of a launch executed."""
+    ptx_device.install(monkeypatch)
+    problem = case.problem(np.float32)
+    method, parts = (depthwise, depthwise) if depthwise.why_not(problem, None) is None else (tiled, tile)
+    parts.build.cache_clear()
+    x, weight, _ = map(ptx_device.device, arrays(problem))
+    prepared = method.prepare(problem, None, weight, None)
+    out = ptx_device.DeviceArray(np.zeros(int(np.prod(problem.out_shape)), np.float32))
+    method.run(problem, None, prepared, x, out, None)
+    counts = parts.build((depthwise if method is depthwise else tiling).choose(problem)).counts
+    parts.build.cache_clear()
+    return counts
+
+
+DYNAMIC = {
+    "3x3": (Case("", (1, 64, 4, 32), (64, 64, 3, 3), {"padding": 1}), 0.85),
+    "5x5": (Case("", (1, 4, 4, 32), (64, 4, 5, 5), {"padding": 2}), 0),
+    "7x7": (Case("", (1, 3, 4, 32), (64, 3, 7, 7), {"padding": 3}), 0),
+    "1x1": (Case("", (1, 16, 128), (64, 16, 1)), 0),
+    "3x3 stride 2": (Case("", (1, 4, 8, 64), (64, 4, 3, 3), {"stride": 2, "padding": 1}), 0),
+    "filter 7x7": (Case("", (1, 1, 128, 64), (1, 1, 7, 7), {"padding": 3}), 0),
+    "1x1 stride 2": (Case("", (1, 16, 8, 64), (64, 16, 1, 1), {"stride": 2}), 0),
+}
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_a_whole_block_moves_no_more_than_it_must(monkeypatch, name):
+    case, share = DYNAMIC[name]
+    counts = block(monkeypatch, case)
+    assert counts.share >= share
+    # A filter reads the last two of a row's 14 values by 64 bits, where the rows of 16 threads share banks.
+    assert counts.wavefronts <= (1.2 if case.weight_shape[1] == 1 else 1.1) * counts.ideal_wavefronts
+    for kind, sectors in counts.sectors.items():
+        assert sectors <= 1.5 * counts.ideal_sectors[kind], kind
+
+
+def test_the_cache_on_disk_goes_stale_with_an_edit_anywhere():
+    kernel = tile.build(tiling.choose(cuda_static.LAYERS["3x3 stride 1"].problem(np.float32)))
+    assert kernel._cache._cache_file._source_stamp == jit.package_stamp()
+    constants = [cell.cell_contents for cell in kernel.py_func.__closure__]
+    assert all(isinstance(one, (bool, int, tuple)) for one in constants), "numba could not tell the entries apart"
+
+
+def test_the_interpreter_would_see_a_kernel_that_does_not_unroll():
+    def kernel(x, out):
+        thread = np.uint32(ptx_device.cuda.threadIdx.x)
+        sums = ptx_device.cuda.local.array(8, np.float32)
+        for i in range(8):
+            sums[i] = x[thread]
+        out[thread] = sums[np.uint32(x[thread])]
+
+    array = ptx_device.DeviceArray(np.zeros(32, np.float32))
+    text = ptx_device.compile_ptx(kernel, ptx_device.signature([array, array]), 32, 1)
+    with pytest.raises(AssertionError, match="did not stay in registers"):
+        Kernel(text).launch((1,), 32, [array.array, array.array], Counts())
