@@ -69,6 +69,6 @@ def run(
 @functools.lru_cache(maxsize=1024)
 def _in_a_row(problem: Problem) -> Problem:
     """The same Problem with one spatial axis."""
-    return dataclasses.replace(
-        problem, spatial=(math.prod(problem.spatial),), kernel=(1,), stride=(1,), padding=((0, 0),), dilation=(1,)
-    )
+    ones = {name: (1,) for name in ("kernel", "stride", "dilation", "input_dilation")}
+    axis: dict[str, Any] = {"padding": ((0, 0),), "fold": ((0, 0),), **ones}
+    return dataclasses.replace(problem, spatial=(math.prod(problem.spatial),), **axis)
