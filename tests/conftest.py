@@ -22,6 +22,9 @@ settings.register_profile(
 )
 settings.load_profile("numconv")
 
+# Helpers without doctests, which import what only an extra brings.
+collect_ignore = ["cuda_static.py", "ptx_device.py"]
+
 PACKAGE = Path(numconv.__file__).resolve().parent
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("omp", "tbb", "workqueue")
