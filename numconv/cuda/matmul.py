@@ -69,6 +69,6 @@ def run(
 @functools.lru_cache(maxsize=1024)
 def _in_a_row(problem: Problem) -> Problem:
     """The same Problem with one spatial axis."""
-    ones = {name: (1,) for name in ("kernel", "stride", "dilation", "input_dilation")}
+    ones = dict.fromkeys(("kernel", "stride", "dilation", "input_dilation"), (1,))
     axis: dict[str, Any] = {"padding": ((0, 0),), "fold": ((0, 0),), **ones}
     return dataclasses.replace(problem, spatial=(math.prod(problem.spatial),), **axis)
