@@ -17,12 +17,10 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from .method import Array
-from .problem import PADDING_MODES, Problem
+from .problem import Problem, padded_indices
 
 
 class Phase(NamedTuple):
@@ -89,8 +87,7 @@ def boxes(problem: Problem) -> tuple[Box, ...]:
 
 def sources(problem: Problem, axis: int) -> Array:
     """Where each index of the correlation's result falls in the output, on one axis."""
-    mode: Any = PADDING_MODES[problem.padding_mode]
-    return np.pad(np.arange(problem.out_spatial[axis]), problem.fold[axis], mode)
+    return padded_indices(problem.out_spatial[axis], problem.fold[axis], problem.padding_mode)
 
 
 def _sides(problem: Problem, axis: int) -> list[tuple[tuple[int, int], Array | None]]:

@@ -23,7 +23,7 @@ def execute(call: Call) -> Any:
     if call.device is not None:
         return _execute_on_gpu(call)
     problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=False)
-    shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
+    shape = _out_shape(call, problem)
     if call.shape is not None:
         shape = call.shape(shape)
     wanted = shape if call.view is None else call.view(np.broadcast_to(np.uint8(0), shape)).shape
@@ -45,11 +45,16 @@ def _execute_on_gpu(call: Call) -> Any:
     from .cuda.launch import Held, gpu_of
 
     problem, on, method, _ = chosen(call, 1, prepared=False, gpu=gpu_of(call.x, call.device))
-    shape = problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
+    shape = _out_shape(call, problem)
     if type(call.x) is np.ndarray:
         check_out(call.out, shape, problem, (call.x, call.weight, call.bias))
     held = Held(method, problem, on, call.x, call.weight, call.bias, call.device)
     return held.run(call.x, call.out, shape, call.stream)
+
+
+def _out_shape(call: Call, problem: Problem) -> tuple[int, ...]:
+    """The result's shape: with a batch if the input has one."""
+    return problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
 
 
 def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
@@ -152,10 +157,9 @@ class Plan:
         self.expected_error = method.expected_error(problem)
         self.scratch_bytes = scratch_bytes
         self._workspace = call.wish.workspace
-        self._batched = call.x.ndim == problem.rank + 2
+        self._x_shape, self._out_shape = call.x.shape, _out_shape(call, problem)
         if call.device is not None:
             self._held = Held(method, problem, on, call.x, call.weight, call.bias, call.device)
-            self._x_shape, self._out_shape = (s[not self._batched :] for s in (problem.x_shape, problem.out_shape))
             self.prepared_bytes = self._held.nbytes
             return
         bias = None if call.bias is None else call.bias.copy()
@@ -166,8 +170,6 @@ class Plan:
     def _connect(self) -> None:
         found = tuple(next(method for method in methods() if name == method.NAME) for name in self._methods)
         self._module = found[0] if self.problem.plain else Phased(self.problem, found, self.method)
-        self._x_shape = self.problem.x_shape[not self._batched :]
-        self._out_shape = self.problem.out_shape[not self._batched :]
         # Free scratch by the number of threads. A deque's append and pop are atomic: calls from many threads share it.
         self._free: dict[int, deque[Array]] = {}
 

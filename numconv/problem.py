@@ -194,6 +194,13 @@ class Problem:
         return min(segment, self.taps) + max(0, count - 1) + self.has_bias
 
     @functools.cached_property
+    def in_a_row(self) -> Problem:
+        """The same Problem along one axis, for a kernel of one tap that meets every pixel in turn."""
+        ones = dict.fromkeys(("kernel", "stride", "dilation", "input_dilation"), (1,))
+        axis: dict[str, Any] = {"padding": ((0, 0),), "fold": ((0, 0),), **ones}
+        return dataclasses.replace(self, spatial=(math.prod(self.spatial),), **axis)
+
+    @functools.cached_property
     def _hash(self) -> int:
         return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
 
@@ -225,6 +232,13 @@ class Problem:
         parts += ["bias"] * self.has_bias
         parts += [self.activation] if self.activation else []
         return " ".join(parts)
+
+
+def padded_indices(size: int, pair: tuple[int, int], mode: str) -> np.ndarray[Any, np.dtype[Any]]:
+    """Where each index of a padded axis lies in the axis, -1 in constant padding; np.pad knows every padding mode."""
+    known: Any = PADDING_MODES[mode]
+    outside = {"constant_values": -1} if known == "constant" else {}
+    return np.pad(np.arange(size), pair, known, **outside)
 
 
 def cross(values: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from bits import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,14 +17,6 @@ from numconv.cpu.simd.rows import rows_tile
 from numconv.cpu.simd.strips import strip_tile
 from numconv.machine import machine
 from numconv.testing import Case, arrays
-
-
-def run(method, problem, on, x, weight, bias, garbage=0xFF):
-    out = np.full(problem.out_shape, np.nan, problem.accumulator)
-    scratch = np.full(method.scratch_bytes(problem, on), garbage, np.uint8)
-    prepared = method.prepare(problem, on, weight, bias)
-    method.run(problem, on, prepared, x.reshape(problem.x_shape), out, scratch)
-    return out
 
 
 def assert_bits_of_loops(problem, threads=2):

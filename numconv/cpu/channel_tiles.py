@@ -18,13 +18,12 @@ from ..problem import Problem
 from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import transpose, transpose_finish
-from .simd.ir import vector_lanes
+from .simd.ir import WIDE, vector_lanes
 from .simd.tiles import call_tile, tile
 from .window import Tables, Window
 
 # (rows, run) of pixels in a tile: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2 and 1 in 16. Several
 # rows at once where one run spans the map.
-WIDE = machine(1).vector_bytes == 64
 EXTENTS = ((1, 14), (2, 7), (3, 4)) if WIDE else ((1, 6), (2, 3), (3, 2))
 # For maps of one to three columns alone, such as the gradients of weights: a run of 4 wastes a quarter there, and more
 # rows than these have addresses that spill.

@@ -7,7 +7,7 @@ lies, padding of zeros or not (simd/strips.py); the others are swept by rows and
 where the input lies or, with padding or a stride, through a window (window.py) of a few of its rows.
 
 It wins wherever there is one input channel to a group, with any number of output channels: such layers are bound by
-memory, and by the loads of neighbouring columns, which this shares over rows [1]_. With strided rows, 3x3 alone shares.
+memory, and by the loads of neighbouring columns, which this shares over rows [1]_.
 
 .. [1] P. Zhang, E. Lo, B. Lu, "High performance depthwise and pointwise convolutions on mobile devices", AAAI 2020.
 """

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..jit import njit
 from ..method import Array
-from ..problem import PADDING_MODES, Problem
+from ..problem import Problem, padded_indices
 
 
 class Geometry(NamedTuple):
@@ -68,10 +68,8 @@ def find_sources(problem: Problem) -> Sources:
 
 
 def _axis(problem: Problem, axis: int) -> Array:
-    """Where the padded input's positions lie in the input on one axis; np.pad knows every padding mode."""
-    mode: Any = PADDING_MODES[problem.padding_mode]
-    outside = {"constant_values": -1} if mode == "constant" else {}
-    return np.pad(np.arange(problem.spatial[axis]), problem.padding[axis], mode, **outside)
+    """Where the padded input's positions lie in the input on one axis."""
+    return padded_indices(problem.spatial[axis], problem.padding[axis], problem.padding_mode)
 
 
 @njit()

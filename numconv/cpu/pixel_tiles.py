@@ -10,18 +10,17 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import njit
-from ..machine import Machine, machine
+from ..machine import Machine
 from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import copy_finish
-from .simd.ir import vector_lanes
+from .simd.ir import WIDE, vector_lanes
 from .simd.tiles import call_tile, tile
 from .window import Tables, Window, pitch
 
 # Channels and vectors of a tile: the largest has 24 sums, 3 inputs and a weight in 32 registers, or 8, 2 and 1 in 16.
-WIDE = machine(1).vector_bytes == 64
 CHANNELS, FEW_CHANNELS = (8, 2) if WIDE else (4, 2)
 VECTORS = 3 if WIDE else 2
 # Pixels of a task at most: its sums, for 64 channels, take a quarter of a megabyte of the second-level cache.

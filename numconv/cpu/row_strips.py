@@ -9,7 +9,8 @@ import numpy as np
 from ..jit import njit
 from ..method import Array
 from ..problem import Problem
-from .simd.strips import WIDE, call_strip, strip_tile
+from .simd.ir import WIDE
+from .simd.strips import call_strip, strip_tile
 
 # Each size of kernel and stride is code of its own, without loops: for those that networks and filters have.
 KERNELS, STRIDES = (3, 5, 7), (1, 2)

@@ -10,13 +10,12 @@ from ..jit import njit
 from ..machine import machine
 from ..method import Array
 from ..problem import Problem
-from .simd.ir import vector_lanes
+from .simd.ir import WIDE, vector_lanes
 from .simd.rows import call_rows, rows_tile
 from .window import Tables
 
 # Extents of tiles: rows, each at most the kernel's, and vectors of columns. The largest has 20 sums, 4 inputs and a
 # weight in 32 registers. In 16 there is room for half as many vectors.
-WIDE = machine(1).vector_bytes == 64
 HEIGHTS = (5, 3, 1)
 VECTORS = 4 if WIDE else 2
 

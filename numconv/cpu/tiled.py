@@ -13,7 +13,6 @@ It wins on all dense layers, and refuses only dtypes without vectors. Segments, 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -133,9 +132,7 @@ def _flat(problem: Problem) -> Problem:
     plain = all(step == 1 for step in problem.stride) and not any(map(any, problem.padding))
     if math.prod(problem.kernel) > 1 or not plain or problem.rank == 1:
         return problem
-    axis: dict[str, Any] = {"kernel": (1,), "stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
-    axis |= {"input_dilation": (1,), "fold": ((0, 0),)}
-    return dataclasses.replace(problem, spatial=(math.prod(problem.spatial),), **axis)
+    return problem.in_a_row
 
 
 def run(

@@ -13,13 +13,13 @@ that run over the ends of rows fuller.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..jit import njit
 from ..method import Array
-from ..problem import PADDING_MODES, Problem
+from ..problem import Problem, padded_indices
 from .simd.copies import copy_rows
 from .simd.ir import vectors_fit
 
@@ -226,12 +226,10 @@ def _tap_ranges(problem: Problem) -> tuple[Array, Array]:
 
 
 def _sources(problem: Problem, axis: int) -> Array:
-    """The input index of each index of the padded axis, -1 in constant padding; np.pad knows every padding mode."""
+    """The input index of each index of the padded axis, -1 in constant padding."""
     if axis < -problem.rank:
         return np.zeros(1, np.int64)
-    mode: Any = PADDING_MODES[problem.padding_mode]
-    outside = {"constant_values": -1} if mode == "constant" else {}
-    return np.pad(np.arange(problem.spatial[axis]), problem.padding[axis], mode, **outside)
+    return padded_indices(problem.spatial[axis], problem.padding[axis], problem.padding_mode)
 
 
 @njit()

@@ -12,7 +12,6 @@ It wins on 1x1 layers without stride and padding.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 from typing import Any
@@ -37,11 +36,11 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"the kernel has {math.prod(problem.kernel)} taps, but a matrix product takes 1x1"
     if any(step != 1 for step in problem.stride) or any(map(any, problem.padding)):
         return "it takes the pixels in one row, but stride or padding break it up"
-    return tiling.why_not(_in_a_row(problem))
+    return tiling.why_not(problem.in_a_row)
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    return tiling.work(_in_a_row(problem), machine, EFFICIENCY)
+    return tiling.work(problem.in_a_row, machine, EFFICIENCY)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
@@ -51,7 +50,7 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
 def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.Prepared:
     shape = (*weight.shape[:2], 1)
     flat = dataclasses.replace(weight, shape=shape, strides=(*weight.strides[:2], 0))
-    return tile.prepare(_in_a_row(problem), flat, bias)
+    return tile.prepare(problem.in_a_row, flat, bias)
 
 
 def run(
@@ -63,12 +62,4 @@ def run(
         steps = [(problem.pixels, 1)]
     last = steps[-1][1] if steps else 1
     row = dataclasses.replace(x, shape=(*x.shape[:2], problem.pixels), strides=(*x.strides[:2], last))
-    tile.run(_in_a_row(problem), prepared, row, out, stream)
-
-
-@functools.lru_cache(maxsize=1024)
-def _in_a_row(problem: Problem) -> Problem:
-    """The same Problem with one spatial axis."""
-    ones = dict.fromkeys(("kernel", "stride", "dilation", "input_dilation"), (1,))
-    axis: dict[str, Any] = {"padding": ((0, 0),), "fold": ((0, 0),), **ones}
-    return dataclasses.replace(problem, spatial=(math.prod(problem.spatial),), **axis)
+    tile.run(problem.in_a_row, prepared, row, out, stream)

@@ -16,6 +16,8 @@ intrinsic: Callable[..., Any] = numba.extending.intrinsic
 INT64 = ir.IntType(64)
 INT32 = ir.IntType(32)
 BIT = ir.IntType(1)
+# Vectors of 64 bytes come with 32 registers and with masks of their own; others with 16, whose masks take data's place.
+WIDE = machine(1).vector_bytes == 64
 
 
 def lanes(dtype: Any) -> int:

@@ -15,11 +15,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from ...jit import Native
-from ...machine import machine
 from .copies import lowest, rectified
 from .ir import (
     INT32,
     INT64,
+    WIDE,
     as_types,
     at,
     between,
@@ -40,9 +40,6 @@ from .ir import (
     vector_type,
 )
 
-# Vectors of 64 bytes have mask registers. Masks of others take the place of data, so such tiles read whole vectors, and
-# the input must be a window with its padding filled in.
-WIDE = machine(1).vector_bytes == 64
 # Up to so many taps, 32 registers have room for the weights.
 KEPT_TAPS = 9
 
@@ -132,6 +129,7 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vector: An
 def _reader(builder: Any, vector: Any, begin: Any, end: Any) -> Callable[[Any], Any]:
     """Loads of a vector from column `begin` of a row, in which the columns below 0 and from `end` on are zero."""
     if not WIDE:
+        # Without registers for masks, the input is a window with its padding filled in.
         return lambda row: load(builder, vector, at(builder, row, begin))
     mask = between(builder, vector, begin, INT64(0), end)
     return lambda row: masked_load(builder, vector, at(builder, row, begin), mask)
