@@ -12,7 +12,7 @@ from conftest import PACKAGE
 from numba import prange
 
 from numconv import jit
-from numconv.cpu import loops
+from numconv.cpu import direct
 
 
 @jit.njit(parallel=True)
@@ -145,7 +145,7 @@ def test_twins_have_names_of_their_own_and_the_same_source():
     assert (double.__name__, double.__doc__) == ("double", "Each element twice.")
 
 
-@pytest.mark.parametrize("kernel", [loops.correlate.parallel, loops.correlate.serial, loops.fill], ids=str)
+@pytest.mark.parametrize("kernel", [direct.correlate.parallel, direct.correlate.serial, direct.fill], ids=str)
 def test_kernels_release_the_gil_and_keep_to_ieee_arithmetic(kernel):
     options = kernel.targetoptions
     assert options["nogil"]
@@ -154,9 +154,9 @@ def test_kernels_release_the_gil_and_keep_to_ieee_arithmetic(kernel):
 
 
 def test_only_the_parallel_twin_is_parallel():
-    assert loops.correlate.parallel.targetoptions["parallel"]
-    assert not loops.correlate.serial.targetoptions["parallel"]
-    assert not loops.fill.targetoptions["parallel"]
+    assert direct.correlate.parallel.targetoptions["parallel"]
+    assert not direct.correlate.serial.targetoptions["parallel"]
+    assert not direct.fill.targetoptions["parallel"]
 
 
 def test_threads_are_asked_of_numba_at_each_call(set_threads):
@@ -196,5 +196,5 @@ def test_where_nothing_can_be_cached_the_kernel_still_compiles(monkeypatch):
 
 
 def test_kernels_of_the_package_carry_the_stamp():
-    locator = loops.correlate.parallel._cache._impl.locator
+    locator = direct.correlate.parallel._cache._impl.locator
     assert locator.get_source_stamp() == jit.package_stamp()

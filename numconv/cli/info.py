@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, conv2d, explain, jit, peaks
-from ..cpu import loops
+from ..cpu import direct
 from ..cpu.blas import blas_name, find_blas
 from ..machine import machine, typical_gpu
 
@@ -64,7 +64,7 @@ def version(package: str) -> str:
 
 def kernel_cache() -> str:
     """Where numba keeps the compiled kernels, and whether it can."""
-    kernel: Any = loops.correlate
+    kernel: Any = direct.correlate
     folder = kernel.parallel.stats.cache_path
     if folder is None:
         return "none: no folder to write to, so kernels are compiled in every process"

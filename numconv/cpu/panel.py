@@ -1,4 +1,4 @@
-"""The panel of `loops`: what some taps meet at some output pixels, row by row, in the accumulator's dtype.
+"""The panel of direct sums: what some taps meet at some output pixels, row by row, in the accumulator's dtype.
 
 Padding, stride, dilation, memory layout and dtype end here.
 """
