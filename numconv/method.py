@@ -47,6 +47,8 @@ class Method(Protocol):
     NAME: str
     # Whether it keeps the one order of summation, so that reproducible=True admits it.
     REPRODUCIBLE: bool
+    # Whether it spends digits beyond those of sums in any order, so that "auto" takes it only where an rtol allows it.
+    NEEDS_RTOL: bool
 
     def why_not(self, problem: Problem, machine: Machine) -> str | None:
         """A sentence when it refuses the Problem; None promises a correct result."""

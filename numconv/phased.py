@@ -26,6 +26,7 @@ class Phased:
         self.methods = methods
         self.NAME = name or "+".join(dict.fromkeys(method.NAME for method in methods))
         self.REPRODUCIBLE = all(method.REPRODUCIBLE for method in methods)
+        self.NEEDS_RTOL = any(method.NEEDS_RTOL for method in methods)
         self._serves = tuple(zip(summing(problem), methods, strict=True))
 
     def why_not(self, problem: Problem, machine: Machine) -> str | None:

@@ -104,6 +104,8 @@ def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str |
         error = (method.error_bound if wish.rtol_kind == "bound" else method.expected_error)(problem)
         if error > wish.rtol:
             reason = f"its {kind} is {error:.2g}, over rtol={wish.rtol:g}"
+    if reason is None and wish.rtol is None and wish.method == "auto" and method.NEEDS_RTOL:
+        reason = f"it spends digits: rtol={method.expected_error(problem):.1e} or more, or its name, lets it in"
     if reason is None and wish.method not in ("auto", method.NAME):
         reason = f"method={wish.method!r} was asked for"
     if reason is None and wish.workspace is not None:

@@ -222,6 +222,7 @@ def fake(name, seconds, refusal=lambda problem: None):
     return types.SimpleNamespace(
         NAME=name,
         REPRODUCIBLE=True,
+        NEEDS_RTOL=False,
         why_not=lambda problem, on: refusal(problem),
         error_bound=lambda problem: 1e-4,
         expected_error=lambda problem: 1e-6,

@@ -25,11 +25,14 @@ ON = machine(2)
 ONE_BY_ONE = describe(2, (1, 300, 4, 4), np.dtype("f4"), (2, 300, 1, 1), np.dtype("f4"))
 
 
-def method(name, running=1.0, preparing=0.0, refusal=None, reproducible=False, expected=1e-6, bound=1e-4):
+def method(
+    name, running=1.0, preparing=0.0, refusal=None, reproducible=False, expected=1e-6, bound=1e-4, needs_rtol=False
+):
     """A method that does nothing but answer the planner's questions; times in seconds."""
     return types.SimpleNamespace(
         NAME=name,
         REPRODUCIBLE=reproducible,
+        NEEDS_RTOL=needs_rtol,
         why_not=lambda problem, on: refusal,
         error_bound=lambda problem: bound,
         expected_error=lambda problem: expected,
@@ -94,6 +97,22 @@ def test_a_name_overrides_the_times_alone(offer):
 def test_wishes_admit_and_exclude(offer, wish, name):
     offer(method("quick", 1), method("direct", 2, reproducible=True, expected=1e-3, bound=1e-2))
     assert chosen(**wish) == name
+
+
+@pytest.mark.parametrize(
+    ("wish", "name"),
+    [({}, "direct"), ({"rtol": 1e-6}, "spends"), ({"rtol": 0.99e-6}, "direct"), ({"method": "spends"}, "spends")],
+    ids=str,
+)
+def test_one_that_spends_digits_is_taken_by_an_rtol_or_by_its_name(offer, wish, name):
+    offer(method("spends", 1, needs_rtol=True), method("direct", 2, reproducible=True))
+    assert chosen(**wish) == name
+
+
+def test_one_that_spends_digits_says_which_rtol_lets_it_in(offer):
+    offer(method("spends", 1, needs_rtol=True), method("direct", 2, reproducible=True))
+    sentence = "it spends digits: rtol=1.0e-06 or more, or its name, lets it in"
+    assert candidates(ONE_BY_ONE, ON, Wish())[0].refusal == sentence
 
 
 @pytest.mark.parametrize("case", EDGES, ids=lambda case: case.name)

@@ -32,6 +32,7 @@ from .simd.native import call_loop
 
 NAME = "matmul"
 REPRODUCIBLE = False
+NEEDS_RTOL = False
 
 DTYPES = "fdFD"
 # Share of the FMA peak of large products (bench/peers.py), and the depth and the pixels at which half of it is reached.

@@ -34,6 +34,7 @@ from .window import Tables, Window, copy_cycles, fill, pitch, window
 
 NAME = "tiled"
 REPRODUCIBLE = True
+NEEDS_RTOL = False
 
 DTYPES = "fd"
 # Share of the FMA peak that the cycles of `_busiest` were measured to run at (bench/peers.py).

@@ -25,6 +25,7 @@ from .driver import cuda, kernel
 
 NAME = "loops"
 REPRODUCIBLE = True
+NEEDS_RTOL = False
 
 THREADS = 128
 MAX_GRID = 65535
