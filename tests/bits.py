@@ -1,35 +1,26 @@
-"""The bits that methods give, as digests: what test_widths.py compares between processes of other vector widths.
+"""What test_widths.py asks of a process that compiles for another processor.
 
-``python bits.py tiled:float32 loops:float64 ...`` prints, as JSON, what the machine is taken for, every digest of every
-method and dtype asked for, and the tiles that spill or the methods that refuse.
+``python bits.py tiled:float32 loops:float64 ...`` prints, as JSON, what the machine is taken for, how many golden cases
+every method serves in the dtype asked for and which of them have other bits, and the tiles that spill or the methods
+that refuse.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import sys
 
+import golden
 import numpy as np
 
 from numconv.cpu import channel_tiles, pixel_tiles, tiled
 from numconv.cpu.simd.tiles import tile
 from numconv.machine import machine
 from numconv.methods import methods
-from numconv.testing import CASES, Case, arrays
+from numconv.testing import CASES
 
-DENSE = ("bias", "stride and dilation", "circular", "groups", "odd channels", "wide", "segments by channel", "3-D")
-PLANES = (
-    CASES["depthwise times two"],
-    CASES["large kernel"],
-    Case("rows in place", (1, 2, 20, 151), (2, 1, 3, 3), {"groups": 2}),
-    Case("rows by two", (1, 2, 20, 75), (2, 1, 3, 3), {"groups": 2, "stride": 2, "padding": 1}),
-    Case("narrow 5x5", (2, 3, 14, 7), (3, 1, 5, 5), {"groups": 3, "padding": 2}),
-    Case("narrow 7x7", (1, 3, 9, 8), (3, 1, 7, 7), {"groups": 3, "padding": 3}),
-)
-ALL = (*(CASES[name] for name in DENSE), *PLANES)
 METHODS = {method.NAME: method for method in methods()}
 
 
@@ -52,26 +43,16 @@ def forget():
         choice.cache_clear()
 
 
-def run(method, problem, on, x, weight, bias, garbage=0xFF):
-    """One call of a method, with scratch full of garbage."""
-    out = np.full(problem.out_shape, np.nan, problem.accumulator)
-    scratch = np.full(method.scratch_bytes(problem, on), garbage, np.uint8)
-    prepared = method.prepare(problem, on, weight, bias)
-    method.run(problem, on, prepared, x.reshape(problem.x_shape), out, scratch)
-    return out
-
-
-def digests(name, dtype):
-    """Case -> digests of the method's results, of `tiled` by both shapes of tile. Cases that it refuses are missing."""
-    method, on, found = METHODS[name], machine(2), {}
-    for case in ALL:
-        problem = case.problem(dtype)
-        if method.why_not(problem, on) is None:
-            for shape in tiled.SHAPES if name == "tiled" else ("",):
-                with only(shape) if shape else contextlib.nullcontext():
-                    result = run(method, problem, on, *arrays(problem))
-                found.setdefault(case.name, []).append(hashlib.sha256(result.tobytes()).hexdigest())
-    return found
+def differing(name, dtype):
+    """How many golden cases a method serves in a dtype, and those with other bits; `tiled` by each shape of tile."""
+    expected, found, wrong = golden.golden(), [], []
+    for variant in golden.VARIANTS:
+        for shape in (tiled.SHAPES if name == "tiled" else ("",)) if variant.startswith(dtype) else ():
+            with only(shape) if shape else contextlib.nullcontext():
+                digests = golden.digests(METHODS[name], variant, machine(2))
+            found.append(len(digests))
+            wrong += [f"{variant}: {case} {shape}" for case in digests if digests[case] != expected[variant][case]]
+    return min(found), wrong
 
 
 PIXELS = [(height, 1, vectors, False) for height in (pixel_tiles.CHANNELS, pixel_tiles.FEW_CHANNELS, 1)
@@ -99,7 +80,7 @@ def report(wanted):
     return {
         "machine": [here.vector_bytes, here.has_fma],
         "refusals": {name: method.why_not(problem, here) for name, method in METHODS.items()},
-        "digests": {f"{name}:{dtype}": digests(name, dtype) for name, dtype in pairs},
+        "golden": {f"{name}:{dtype}": differing(name, dtype) for name, dtype in pairs},
         "spills": [wrong for extents, dtype in tiles if (wrong := spill(extents, dtype))],
     }
 

@@ -115,7 +115,7 @@ def views(x):
 
 @methods
 @pytest.mark.parametrize("layout", views(np.zeros((1, 1, 1, 1))))
-@pytest.mark.parametrize("name", ["padding by side", "1x1 wide"])
+@pytest.mark.parametrize("name", ["padding by side", "1x1 wide", "depthwise", "large kernel"])
 def test_the_memory_layout_changes_no_bit(method, layout, name):
     case = CASES[name]
     problem = case.problem(np.float32)

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from bits import run
+from golden import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bits import CHANNELS, PIXELS, only, run, spill
+from bits import CHANNELS, PIXELS, only, spill
+from golden import run
 
 from numconv import jit
 from numconv.cpu import loops, tiled
