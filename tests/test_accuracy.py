@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, target
+from hypothesis import strategies as st
 
 from numconv import jit, reference
 from numconv.accuracy import any_order_bound, any_order_expected, direct_bound, direct_expected
 from numconv.machine import machine
 from numconv.methods import methods as table
+from numconv.planner import Wish, candidates
 from numconv.problem import SEGMENT
-from numconv.testing import CASES, EDGES, arrays, assert_matches, tolerance
+from numconv.testing import CASES, EDGES, Case, arrays, assert_matches, tolerance
 from numconv.validate import describe
 
 UNIT = 2.0**-24
@@ -68,18 +72,143 @@ def test_no_chosen_input_breaks_the_proved_bound(rng, method, taps, name):
     assert_matches(problem, out, method.error_bound(problem), x, weight, None)
 
 
-@pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
-@pytest.mark.parametrize("taps", [3, 300, 10_000])
-def test_random_inputs_stay_within_the_expected_error(method, taps, dtype):
-    problem, on = line(taps, dtype, bias=True), machine(jit.threads())
-    if method.why_not(problem, on) is not None:
-        return
-    x, weight, bias = arrays(problem)
-    out = np.empty(problem.out_shape, problem.accumulator)
+# Problems that every method finds one of among: so many outputs of each, at least.
+FAMILIES = {
+    "points": lambda outputs: Case("points", (1, 300, outputs // 2), (2, 300, 1), bias=True),
+    "map": lambda outputs: Case("map", (outputs // 256, 16, 8, 8), (4, 16, 3, 3), {"padding": 1}, bias=True),
+    "filter": lambda outputs: Case("filter", (1, 1, 38, 30 + outputs // 8), (1, 1, 31, 31)),
+}
+DISTRIBUTIONS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "uniform": lambda rng, shape: rng.uniform(-1, 1, shape),
+    "positive": lambda rng, shape: rng.uniform(0, 1, shape),
+    "any magnitude": lambda rng, shape: rng.choice([-1, 1], shape) * 2.0 ** rng.uniform(-20, 20, shape),
+    "bytes": lambda rng, shape: rng.integers(0, 256, shape) / 255,
+    "heavy tails": lambda rng, shape: rng.standard_t(2, shape),
+}
+methods = pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
+
+
+def served(method, outputs, dtype="float32"):
+    """The Problems of the families that a method serves."""
+    problems = [family(outputs).problem(dtype) for family in FAMILIES.values()]
+    return [problem for problem in problems if method.why_not(problem, machine(jit.threads())) is None]
+
+
+def run(method, problem, x, weight, bias):
+    on, out = machine(jit.threads()), np.empty(problem.out_shape, problem.accumulator)
     prepared = method.prepare(problem, on, weight, bias)
     method.run(problem, on, prepared, x, out, np.empty(method.scratch_bytes(problem, on), np.uint8))
-    assert_matches(problem, out, method.expected_error(problem), x, weight, bias)
+    return out
+
+
+def share(result, problem, error, data, expected=None):
+    """The largest error of a result over the one that is allowed: above 1 is a broken promise."""
+    exact = reference.correlate(problem, *data) if expected is None else expected
+    allowed = tolerance(problem, error, *data)
+    return float(np.abs(result - exact).max() / allowed) if allowed else float((result != exact).any()) * math.inf
+
+
+@functools.cache
+def drawn(problem, distribution):
+    """Arrays of a Problem from a named distribution, and the oracle's result."""
+    rng = np.random.default_rng(7)
+    shapes = problem.x_shape, problem.weight_shape, (problem.out_channels,)
+    data = [DISTRIBUTIONS[distribution](rng, shape).astype(problem.x_dtype) for shape in shapes]
+    data[2] = data[2] if problem.has_bias else None
+    return tuple(data), reference.correlate(problem, *data)
+
+
+@methods
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_thousands_of_draws_stay_within_the_expected_error(method, distribution):
+    found = served(method, 4096)
+    assert found, "give FAMILIES a Problem that it serves"
+    for problem in (*found, *served(method, 2048, "complex64")):
+        data, expected = drawn(problem, distribution)
+        assert expected.size >= 2048
+        assert share(run(method, problem, *data), problem, method.expected_error(problem), data, expected) <= 1
+
+
+def numbers(dtype):
+    """Floats of any magnitude whose products and sums do not overflow, subnormal ones and zeros among them."""
+    info = np.finfo(dtype)
+    largest = 2.0 ** (info.maxexp // 3)
+    finite = st.floats(-largest, largest, width=info.bits, allow_subnormal=True)
+    near_one = st.integers(-64, 64).map(lambda step: float(1 + step * info.eps))
+    return st.one_of(finite, near_one, st.floats(0, float(info.tiny), width=info.bits, allow_subnormal=True))
+
+
+@st.composite
+def hunted(draw, shape, dtype):
+    """An array made to hurt: a few numbers over and over, in an order or with signs that make them cancel."""
+    size = math.prod(shape)
+    flat = np.resize(np.array(draw(st.lists(numbers(dtype), min_size=1, max_size=5)), dtype), size)
+    order = draw(st.sampled_from(["in turn", "shuffled", "alternating", "cancelling", "growing", "one large"]))
+    if order == "shuffled":
+        np.random.default_rng(draw(st.integers(0, 99))).shuffle(flat)
+    elif order == "alternating":
+        flat[1::2] *= -1
+    elif order == "cancelling":
+        flat[size - size // 2 :] = -flat[: size // 2]
+    elif order == "growing":
+        flat = flat[np.argsort(np.abs(flat))]
+    elif order == "one large":
+        flat[draw(st.integers(0, size - 1))] = 2.0 ** draw(st.integers(-20, 40))
+    return flat.reshape(shape)
+
+
+@methods
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=40)
+@given(data=st.data())
+def test_no_hunted_input_breaks_the_proved_bound(method, dtype, data):
+    problem = data.draw(st.sampled_from(served(method, 256, dtype)))
+    arrays = tuple(
+        data.draw(hunted(shape, dtype)) if present else None
+        for shape, present in (
+            (problem.x_shape, True),
+            (problem.weight_shape, True),
+            ((problem.out_channels,), problem.has_bias),
+        )
+    )
+    reached = share(run(method, problem, *arrays), problem, method.error_bound(problem), arrays)
+    # hypothesis looks where the share is largest.
+    target(reached)
+    assert reached <= 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("method", [m for m in table() if m.REPRODUCIBLE], ids=lambda method: method.NAME)
+def test_the_bound_of_direct_summation_is_not_idle(method, dtype):
+    """Just above 1, a running sum loses nearly half an ulp at each step to addends of nearly that: 99% of the bound."""
+    for problem in served(method, 2048, dtype):
+        x, weight = (np.ones(shape, dtype) for shape in (problem.x_shape, problem.weight_shape))
+        info = np.finfo(dtype)
+        weight.reshape(len(weight), -1)[:, 1:] = info.eps / 2 * (1 - info.eps)
+        data = x, weight, None if not problem.has_bias else np.zeros(problem.out_channels, dtype)
+        # Of a complex sum, the real part alone errs, in half of its steps; the factor for both parts is sqrt(2).
+        least = 0.34 if dtype == "complex64" else 0.98
+        assert least <= share(run(method, problem, *data), problem, method.error_bound(problem), data) <= 1
+
+
+@pytest.mark.parametrize("kind", ["expected", "bound"])
+@methods
+def test_rtol_admits_what_meets_it_and_refuses_what_is_over_it(method, kind):
+    on, figure = machine(jit.threads()), {"expected": "expected error", "bound": "proved error bound"}[kind]
+    for problem in served(method, 4096):
+        error = (method.error_bound if kind == "bound" else method.expected_error)(problem)
+
+        def refusal(rtol, problem=problem):
+            found = candidates(problem, on, Wish(rtol=rtol, rtol_kind=kind))
+            return next(candidate.refusal for candidate in found if candidate.name == method.NAME)
+
+        assert refusal(error) is None
+        below = error * (1 - 1e-9)
+        sentence = f"its {figure} is {error:.2g}, over rtol={below:g}"
+        assert refusal(below) == (None if method.REPRODUCIBLE else sentence)
+        if method.REPRODUCIBLE:
+            assert refusal(0.0) is None
 
 
 def test_segments_keep_the_proved_error_of_long_sums_small():
