@@ -27,29 +27,30 @@ LAMBDA = 8.0
 
 def direct_bound(problem: Problem) -> float:
     """The proved bound of a sum in the one order of summation."""
-    return _bound(problem, problem.longest_sum)
+    return summed_bound(problem, problem.longest_sum)
 
 
 def direct_expected(problem: Problem) -> float:
     """The expected error of a sum in the one order of summation."""
-    return _expected(problem, problem.longest_sum)
+    return summed_expected(problem, problem.longest_sum)
 
 
 def any_order_bound(problem: Problem) -> float:
     """The proved bound of a sum in whatever order, each product rounded: a BLAS."""
-    return _bound(problem, problem.taps + problem.has_bias)
+    return summed_bound(problem, problem.taps + problem.has_bias)
 
 
 def any_order_expected(problem: Problem) -> float:
     """The expected error of a sum in whatever order, each product rounded: a BLAS."""
-    return _expected(problem, problem.taps + problem.has_bias)
+    return summed_expected(problem, problem.taps + problem.has_bias)
 
 
 def _unit_roundoff(problem: Problem) -> float:
     return float(np.finfo(problem.accumulator).eps) / 2
 
 
-def _bound(problem: Problem, steps: int) -> float:
+def summed_bound(problem: Problem, steps: int) -> float:
+    """The proved bound of sums whose terms go through so many roundings at most."""
     if problem.accumulator.kind in "iu":
         return 0.0
     size, factor = (2 * steps, math.sqrt(2)) if problem.accumulator.kind == "c" else (steps, 1.0)
@@ -57,12 +58,13 @@ def _bound(problem: Problem, steps: int) -> float:
     return factor * product / (1 - product) if product < 1 else math.inf
 
 
-def _expected(problem: Problem, steps: int) -> float:
+def summed_expected(problem: Problem, steps: int) -> float:
+    """The expected error of sums whose terms go through so many roundings at most."""
     if problem.accumulator.kind in "iu":
         return 0.0
     size, factor = (2 * steps, math.sqrt(2)) if problem.accumulator.kind == "c" else (steps, 1.0)
     unit = _unit_roundoff(problem)
     return min(
-        _bound(problem, steps),
+        summed_bound(problem, steps),
         factor * math.expm1(LAMBDA * math.sqrt(size) * unit + size * unit**2 / (1 - unit)),
     )

@@ -17,9 +17,11 @@ from PIL import Image
 from numconv.__main__ import COMMANDS, main
 from numconv.cli import contenders, photograph, picture, textbook, timing
 from numconv.cli.filters import bank
+from numconv.methods import methods
 from numconv.testing import CASES, FILTERS, RESNET50
 
 ROOT = Path(__file__).resolve().parent.parent
+NAMES = ", ".join(method.NAME for method in methods())
 EXTRAS = ("rich", "matplotlib", "skimage")
 
 
@@ -313,7 +315,7 @@ def test_help_shows_an_example(command, capsys):
         ),
         (
             "explain 1x1x5x5 1x1x3x3 --method best",
-            "method is 'best', but it must be one of auto, matmul, depthwise, tiled, loops [float32 1x1x5x5 * 1x1x3x3]",
+            f"method is 'best', but it must be one of auto, {NAMES} [float32 1x1x5x5 * 1x1x3x3]",
         ),
         (
             "explain 1x1x5x5 1x1x3x3 --dtype real",

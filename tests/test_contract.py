@@ -152,7 +152,9 @@ def test_nan_and_inf_stay_where_direct_summation_puts_them(method, dtype, name):
 
 @methods
 def test_prepared_weights_can_be_pickled(method):
-    problem = CASES["1x1 groups"].problem(np.float32)
+    # The first case that it takes.
+    problems = (case.problem(np.float32) for case in EDGES)
+    problem = next(found for found in problems if method.why_not(found, machine(1)) is None)
     _, weight, bias = arrays(problem)
     prepared = method.prepare(problem, machine(1), weight, bias)
     for ours, theirs in zip(pickle.loads(pickle.dumps(prepared)), prepared, strict=True):
@@ -166,7 +168,8 @@ def test_a_method_tells_its_work_and_its_error_of_what_it_takes(method, case):
     if method.why_not(problem, on) is not None:
         return
     work = method.work(problem, on)
-    assert work.flops >= problem.flops
+    # Transforms take fewer.
+    assert work.flops >= problem.flops or method.NEEDS_RTOL
     assert work.bytes >= problem.bytes
     assert min(work.rate, work.overhead) > 0
     assert work.prepare_bytes >= 0

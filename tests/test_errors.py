@@ -9,12 +9,14 @@ import numconv as nc
 from numconv import jit
 from numconv.cpu import loops, tiled
 from numconv.machine import machine
+from numconv.methods import methods
 from numconv.validate import describe
 
 F4 = np.float32
 NUMBERS = "but numconv takes bool, integers, floats and complex numbers: convert it with astype"
 X, W, B = np.ones((1, 2, 5, 5), F4), np.ones((4, 2, 3, 3), F4), np.ones(4, F4)
 HELP = "see help(numconv.conv2d) for those it knows"
+NAMES = ", ".join(method.NAME for method in methods())
 LINE = "[float32 1x2x5x5 * 4x2x3x3]"
 # Bytes of scratch that the methods take at least for X and W.
 LEAST = {
@@ -248,8 +250,8 @@ OPTIONS = [
 METHODS = [
     error(
         ValueError,
-        f"method is 'fft', but it must be one of auto, matmul, depthwise, tiled, loops {LINE}",
-        conv(method="fft"),
+        f"method is 'best', but it must be one of auto, {NAMES} {LINE}",
+        conv(method="best"),
     ),
     error(TypeError, f"method is None, but it takes a word: {HELP}", conv(method=None)),
     error(

@@ -72,7 +72,7 @@ def own_function(module: Any, name: str, operands: list[Any]) -> Any:
 
 def unpacked(builder: Any, values: Any) -> list[Any]:
     """The elements of a tuple."""
-    return [builder.extract_value(values, i) for i in range(values.type.count)]
+    return [builder.extract_value(values, i) for i in range(len(values.type))]
 
 
 def as_types(builder: Any, values: Any, kinds: Any) -> list[Any]:

@@ -1,0 +1,271 @@
+"""Minimal filtering: what `winograd` and `winograd2` have in common, the methods of 3x3 kernels by transforms.
+
+A tile of m x m outputs is a product of transforms of its inputs and of the taps, (m + 2)**2 of them element by element
+where direct summation takes 9 m**2 [1]_. Summed over channels, these are matrix products, by the register tiles of
+direct summation. A task fills a window of the input, transforms all of its tiles with tiles in the vector lanes, and
+goes through the output channels eight at a time: products, transform back, bias and activation. The weights are
+transformed once, in float64. Where an output meets NaN, inf or an overflow, direct sums replace its tile.
+
+The bound: an output is a sum of products of transformed inputs and weights. Each goes through no more roundings than a
+row has elements, in each of the two passes of either transform, one of the weights, one for each plane that is summed
+and one for the bias; and the sizes of the terms add up to at most `growth` times max|x| sum|w| [2]_.
+The expected error is direct summation's, times how much larger the largest error was seen to be: 1.6 for m = 2 and 4.1
+for m = 4, over 40 pairs of distributions of x and w, with 16 to 256 channels. With fewer channels the transforms' own
+roundings weigh more, for which steps are added.
+
+.. [1] A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
+.. [2] B. Barabasz, A. Anderson, K. Soodhalter and D. Gregg, "Error analysis and improving the accuracy of Winograd
+   convolution for deep neural networks", ACM TOMS 46, 2020, section 4.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..accuracy import summed_bound, summed_expected
+from ..machine import Machine
+from ..method import Array, Work, allowed_scratch
+from ..problem import Problem
+from .blocks import COUNTER, blocks, tasks
+from .operands import CACHE_LINE, biases, three_axes
+from .pixel_tiles import tiles as sum_tiles
+from .repair import repair
+from .simd.winograd import input_transform, output_transform
+from .toom_cook import TAPS, as_floats, growth, transforms
+from .window import Tables, copy_cycles, total_planes, window
+from .winograd_blocks import UNIT, WIDTH, Squares, correlate, pack
+
+DTYPES = "fd"
+# Share of the FMA peak that the cycles below were measured to run at (bench/peers.py).
+EFFICIENCY = 0.75
+WINDOW_BYTES = 64 << 10
+PARTS = (1, 2, 4, 8, 16, 32, 64)
+# Tiles of outputs in a task at most: with 128 channels of float32, their transforms take 7 MB.
+MAX_TILES = 400
+# The most that errors were seen to exceed direct summation's, and the steps that a transform's roundings are worth.
+SEEN_GROWTH = {2: 1.6, 4: 4.1}
+TRANSFORM_STEPS = 16
+# Cycles that a vector of tiles takes through the transforms of inputs and of results.
+INPUT_CYCLES = {2: 110, 4: 340}
+OUTPUT_CYCLES = {2: 30, 4: 150}
+TILE_START = 60
+
+
+class Choice(NamedTuple):
+    """Rows and columns of tiles, and the output channels, of a task."""
+
+    rows: int
+    columns: int
+    channels: int
+
+
+class Prepared(NamedTuple):
+    """transformed: for each unit of eight channels, [element of a tile, plane, channel], one after the other; weight:
+    (groups, co, taps), for what is summed directly after all; bias: (groups * co,).
+    """
+
+    transformed: Array
+    weight: Array
+    bias: Array
+
+
+class MinimalFiltering:
+    """What a method of tiles of so many by so many outputs offers."""
+
+    def __init__(self, outputs: int) -> None:
+        self.outputs = outputs
+
+    def why_not(self, problem: Problem, machine: Machine) -> str | None:
+        if problem.accumulator.char not in DTYPES:
+            return f"the sums are {problem.accumulator.name}, but its transforms are of float32 and float64"
+        if not machine.has_fma:
+            return "the processor has no fused multiply-add for vectors"
+        if problem.rank == 1 or problem.kernel[-2:] != (TAPS, TAPS):
+            return "its transforms are of kernels of 3x3 taps in the last two axes"
+        if problem.stride[-2:] != (1, 1) or problem.dilation[-2:] != (1, 1):
+            return "its tiles have a stride and a dilation of 1 in the last two axes"
+        if not total_planes(problem):
+            return "there are no input channels to transform"
+        least, allowed = self.scratch_bytes(problem, machine), allowed_scratch(problem, machine)
+        if least > allowed:
+            return f"its smallest blocks take {least} bytes on {machine.threads} threads, but a call may take {allowed}"
+        return None
+
+    def error_bound(self, problem: Problem) -> float:
+        data, _, result = transforms(self.outputs)
+        passes = 2 * sum(max(sum(map(bool, row)) for row in matrix) for matrix in (data, result))
+        # U is computed in float64: two products with G, whose elements are rounded, of three terms each.
+        rounding = 1 if problem.accumulator.itemsize == 4 else 0
+        steps = passes + rounding + (2 * (TAPS + 1) if rounding == 0 else 1) + total_planes(problem) + problem.has_bias
+        return growth(self.outputs) * summed_bound(problem, steps)
+
+    def expected_error(self, problem: Problem) -> float:
+        steps = problem.taps + problem.has_bias + TRANSFORM_STEPS
+        return SEEN_GROWTH[self.outputs] * summed_expected(problem, steps)
+
+    def work(self, problem: Problem, machine: Machine) -> Work:
+        cycles = machine.threads * _busiest(problem, machine, self.outputs, _choose(problem, machine, self.outputs))
+        rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
+        transformed = problem.out_channels * self._planes(problem) * problem.accumulator.itemsize
+        moved = problem.bytes + transformed - math.prod(problem.weight_shape) * problem.accumulator.itemsize
+        return Work(2.0 * cycles * machine.lanes(problem.accumulator), rate, moved, 8e-6, 2.0 * transformed)
+
+    def _planes(self, problem: Problem) -> int:
+        """Elements of the transformed weights of an output channel."""
+        return (self.outputs + TAPS - 1) ** 2 * total_planes(problem)
+
+    def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
+        return _scratch(problem, machine, self.outputs, _choose(problem, machine, self.outputs))
+
+    def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
+        channels, planes = problem.out_channels // problem.groups, total_planes(problem)
+        rows = weight.astype(problem.accumulator, order="C", copy=False)
+        rows = rows.reshape(problem.groups, channels, planes * TAPS**2)
+        kernel = as_floats(transforms(self.outputs).kernel)
+        transformed = np.empty(problem.out_channels * self._planes(problem), problem.accumulator)
+        units = problem.groups * -(-channels // UNIT)
+        # A unit's squares of taps, those times G, and the transforms.
+        buffers = np.empty((units, TAPS**2 + len(kernel) * TAPS + len(kernel) ** 2, UNIT))
+        pack(rows, kernel, transformed, buffers)
+        return Prepared(transformed, rows, biases(problem, bias))
+
+    def run(
+        self,
+        problem: Problem,
+        machine: Machine,
+        prepared: Prepared,
+        x: Array,
+        out: Array,
+        scratch: Array,
+        stream: object = None,
+    ) -> None:
+        if not out.size:
+            return
+        tables, offsets, integers, size = _launch(problem, machine, self.outputs)
+        shape = _flags_shape(problem, self.outputs)
+        end = math.prod(shape)
+        flags = scratch[:end].reshape(shape)
+        flags[...] = 0
+        # Vectors that cross no cache line.
+        start = end + -(scratch.__array_interface__["data"][0] + end) % CACHE_LINE
+        shares = scratch[start : start + machine.threads * size * out.itemsize].view(out.dtype)
+        correlate(
+            three_axes(x, problem.spatial),
+            prepared.transformed,
+            prepared.bias,
+            three_axes(out, problem.out_spatial),
+            flags,
+            shares.reshape(machine.threads, size),
+            offsets,
+            tables,
+            integers,
+        )
+        tile = (1, self.outputs, self.outputs)
+        repair(problem, machine, prepared.weight, prepared.bias, x, out, flags, tile)
+
+
+def _squares(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> Squares:
+    lanes = machine.lanes(problem.accumulator)
+    # Short rows of tiles come several in a vector: by halves, or by quarters.
+    rows = next(rows for rows in (4, 2, 1) if rows <= outputs and choice.columns * rows <= max(lanes, choice.columns))
+    pitch = lanes // rows if rows == 4 else choice.columns
+    places = -(-(-(-choice.rows // rows) * rows * pitch + lanes) // lanes) * lanes
+    extent = outputs + TAPS - 1
+    return Squares(
+        outputs=outputs,
+        extent=extent,
+        columns=choice.columns,
+        pitch=pitch,
+        rows=rows,
+        places=places,
+        # A line more, lest all elements of a tile meet in one set of the first-level cache: 1.5 times as fast.
+        tile_step=total_planes(problem) * places + lanes,
+        sum_step=UNIT * places + lanes,
+        buffer=2 * outputs * extent * lanes,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Tables, Array, Array, int]:
+    """(tables, offsets, integers, elements of a share): what `correlate` takes besides arrays of data."""
+    choice = _choose(problem, machine, outputs)
+    rows, columns, lanes = choice.rows * outputs, choice.columns * outputs, machine.lanes(problem.accumulator)
+    squares, dtype = _squares(problem, machine, outputs, choice), problem.accumulator
+    geometry, tables = window(problem, rows, columns, lanes, WINDOW_BYTES, phased=True)
+    split = blocks(problem, rows, columns, choice.channels, machine.threads, UNIT, 0, 0, 0, 0, skip=False)
+    transforms_at = np.array([native(outputs, dtype).address for native in (input_transform, output_transform)])
+    tiles = np.concatenate([sum_tiles(problem, 0, choice.channels), transforms_at])
+    tables = tables._replace(offsets=squares.places * np.arange(geometry.total_planes), tiles=tiles)
+    together = outputs // squares.rows
+    starts = [part // together * outputs * geometry.pitch + part % together * lanes for part in range(outputs)]
+    offsets = np.array([*starts, *(start + outputs for start in starts)])
+    return tables, offsets, np.array(geometry + split + squares), _elements(problem, machine, outputs, choice)
+
+
+def _elements(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:
+    """Of a share's scratch."""
+    squares, lanes = _squares(problem, machine, outputs, choice), machine.lanes(problem.accumulator)
+    geometry, _ = window(problem, choice.rows * outputs, choice.columns * outputs, lanes, WINDOW_BYTES, phased=True)
+    # The last vectors of tiles read what lies behind the window: rows of tiles that are none, and columns.
+    beyond = squares.rows * outputs * geometry.pitch + 2 * outputs * lanes
+    size = COUNTER + squares.places * (1 + outputs**2) + squares.extent**2 * (squares.tile_step + squares.sum_step)
+    size += squares.buffer + geometry.planes * geometry.plane_size + beyond
+    return -(-size // CACHE_LINE) * CACHE_LINE
+
+
+def _scratch(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:
+    shares = machine.threads * _elements(problem, machine, outputs, choice) * problem.accumulator.itemsize
+    return math.prod(_flags_shape(problem, outputs)) + CACHE_LINE + shares
+
+
+def _flags_shape(problem: Problem, outputs: int) -> tuple[int, ...]:
+    """(batch, planes, rows, columns) of the tiles."""
+    depth, *extent = (1, *problem.out_spatial)[-3:]
+    return problem.batch, depth, *(-(-pixels // outputs) for pixels in extent)
+
+
+@functools.lru_cache(maxsize=1024)
+def _choose(problem: Problem, machine: Machine, outputs: int) -> Choice:
+    """The choice whose busiest thread has the least work, of those whose scratch is allowed; or the smallest."""
+    best = sorted(_choices(problem, outputs), key=lambda choice: _busiest(problem, machine, outputs, choice))
+    allowed = allowed_scratch(problem, machine)
+    fitting = (choice for choice in best if _scratch(problem, machine, outputs, choice) <= allowed)
+    return next(fitting, None) or min(best, key=lambda choice: _scratch(problem, machine, outputs, choice))
+
+
+def _choices(problem: Problem, outputs: int) -> list[Choice]:
+    tall, wide = (-(-pixels // outputs) for pixels in problem.out_spatial[-2:])
+    units = max(1, -(-(problem.out_channels // problem.groups) // UNIT))
+    channels = sorted({-(-units // part) * UNIT for part in PARTS}, reverse=True)
+    rows, columns = ({-(-size // part) for part in range(1, max(2, size + 1))} for size in (tall, wide))
+    sizes = [(r, c) for r in sorted(rows, reverse=True) for c in sorted(columns, reverse=True)]
+    return [Choice(*size, co) for size in sizes if math.prod(size) <= MAX_TILES for co in channels]
+
+
+def _busiest(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:
+    """Cycles of the busiest thread, if all tasks were whole."""
+    rows, columns = choice.rows * outputs, choice.columns * outputs
+    count = tasks(problem, rows, columns, choice.channels)
+    return -(-count // machine.threads) * _task_cycles(problem, machine, outputs, choice)
+
+
+def _task_cycles(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:
+    squares, lanes, planes = (
+        _squares(problem, machine, outputs, choice),
+        machine.lanes(problem.accumulator),
+        total_planes(problem),
+    )
+    rows, columns = choice.rows * outputs, choice.columns * outputs
+    channels = min(choice.channels, problem.out_channels // problem.groups)
+    copying = copy_cycles(problem, rows, columns, lanes, phased=True)
+    strips = -(-choice.rows // squares.rows) * -(-choice.columns * squares.rows // lanes)
+    vectors = -(-((choice.rows - 1) * squares.pitch + choice.columns) // lanes)
+    wide, single = divmod(vectors, WIDTH)
+    a_unit = wide * (WIDTH * UNIT * planes + TILE_START) + single * ((UNIT + 2) * planes + TILE_START)
+    adding = squares.extent**2 * -(-channels // UNIT) * a_unit
+    storing = channels * (vectors * OUTPUT_CYCLES[outputs] + rows * (20 + 6 * columns // lanes))
+    return copying + planes * strips * INPUT_CYCLES[outputs] + adding + storing

@@ -1,0 +1,283 @@
+"""What a task of `winograd` does: fill a window, transform the inputs, multiply and add, transform the results."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from ..jit import njit, to_fields
+from ..method import Array
+from .blocks import COUNTER, Blocks, locate, open_shares, take
+from .pixel_tiles import CHANNELS, FEW_CHANNELS, VECTORS
+from .simd.copies import copy_finish
+from .simd.ir import vector_lanes
+from .simd.tiles import call_tile
+from .simd.winograd import call_transform
+from .window import Tables, Window, fill
+
+
+class Squares(NamedTuple):
+    """The integers of a task's squares of outputs, called tiles; sizes in elements.
+
+    outputs: of a tile, in each direction, and extent: of its transform. columns: tiles in a row of a block; pitch: from
+    one row of tiles to the next among transformed ones, and rows: of tiles in one vector. places: for transformed tiles
+    of a plane. tile_step and sum_step: from one element of the transforms to the next. buffer: of an input transform.
+    """
+
+    outputs: int
+    extent: int
+    columns: int
+    pitch: int
+    rows: int
+    places: int
+    tile_step: int
+    sum_step: int
+    buffer: int
+
+
+WINDOW_FIELDS, BLOCKS_FIELDS, SQUARES_FIELDS = len(Window._fields), len(Blocks._fields), len(Squares._fields)
+# Output channels that are summed and transformed back together: whose weights lie together.
+UNIT = CHANNELS
+WIDTH = VECTORS
+# Where the addresses of the transforms stand, behind those of the tiles of sums.
+INPUT_TRANSFORM, OUTPUT_TRANSFORM = 6, 7
+
+
+@njit(parallel=True)
+def correlate(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    out: Array,
+    flags: Array,
+    scratch: Array,
+    offsets: Array,
+    tables: Tables,
+    integers: Array,
+) -> None:
+    """All tasks, in even shares: x (n, c, d, h, w), weight (extent**2, groups*co, planes), out (n, groups*co, od, oh,
+    ow), flags (n, od, rows, columns of tiles), scratch (shares, ...), offsets of what a vector of tiles is made from.
+    """
+    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
+    open_shares(scratch)
+    for share in prange(blocks.shares):
+        correlate_share(share, x, weight, bias, out, flags, scratch, offsets, tables, integers)
+
+
+@njit()
+def correlate_share(
+    share: int,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    out: Array,
+    flags: Array,
+    scratch: Array,
+    offsets: Array,
+    tables: Tables,
+    integers: Array,
+) -> None:
+    """The tasks of one share, and then what is left of the others."""
+    window = Window(*to_fields(integers, WINDOW_FIELDS))
+    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
+    squares = Squares(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], SQUARES_FIELDS))
+    group_channels = out.shape[1] // blocks.groups
+    task, end_task = take(share, 1, len(out), scratch, blocks)
+    while task < end_task:
+        n, group, first, od, oh, ow = locate(task, window, blocks)
+        end = min(first + blocks.channels, group_channels)
+        image = x[n, group * (x.shape[1] // blocks.groups) :]
+        low, high = group * group_channels + first, group * group_channels + end
+        own = scratch[share, COUNTER:]
+        correlate_block(
+            image, weight, low, bias, out[n, low:high, od], flags[n, od], od, oh, ow, own, offsets, tables, window,
+            blocks, squares,
+        )  # fmt: skip
+        task, end_task = take(share, 1, len(out), scratch, blocks)
+
+
+@njit()
+def correlate_block(
+    x: Array,
+    weight: Array,
+    channel: int,
+    bias: Array,
+    out: Array,
+    flags: Array,
+    od: int,
+    oh: int,
+    ow: int,
+    scratch: Array,
+    offsets: Array,
+    tables: Tables,
+    window: Window,
+    blocks: Blocks,
+    squares: Squares,
+) -> None:
+    """The block of out (co, oh, ow) at row oh and column ow, from x (c, d, h, w)."""
+    outputs, places = squares.outputs, squares.places
+    rows = -(-min(window.block_rows, out.shape[1] - oh) // outputs)
+    lanes = vector_lanes(scratch)
+    count = -(-((rows - 1) * squares.pitch + squares.columns) // lanes)
+    elements = squares.extent * squares.extent
+    checks, rest = scratch[:places], scratch[places:]
+    buffer, rest = rest[: squares.buffer], rest[squares.buffer :]
+    results, rest = rest[: outputs * outputs * places], rest[outputs * outputs * places :]
+    size = elements * squares.sum_step
+    sums, rest = rest[:size], rest[size:]
+    size = elements * squares.tile_step
+    tiles, panel = rest[:size], rest[size:]
+    checks[:] = 0
+    for plane in range(0, window.total_planes, window.planes):
+        planes = min(window.planes, window.total_planes - plane)
+        fill(panel, x, plane, planes, od, oh, ow, tables, window)
+        transform_inputs(panel, tiles, buffer, plane, planes, rows, offsets, tables, window, squares)
+    for first in range(0, len(out), UNIT):
+        channels = min(UNIT, len(out) - first)
+        place = (channel + first) * elements * window.total_planes
+        multiply(weight[place:], channels, tiles, sums, count, tables, window, squares)
+        for co in range(channels):
+            call_transform(
+                tables.tiles[OUTPUT_TRANSFORM],
+                (sums[co * places :], squares.sum_step, checks, results, outputs * places, count),
+            )
+            store(out[first + co], results, bias[channel + first + co], oh, ow, window, blocks, squares)
+    for row in range(rows):
+        for column in range(squares.columns):
+            check = checks[row * squares.pitch + column]
+            if check != check and ow // outputs + column < flags.shape[1]:
+                flags[oh // outputs + row, ow // outputs + column] = 1
+
+
+@njit()
+def transform_inputs(
+    panel: Array,
+    tiles: Array,
+    buffer: Array,
+    plane: int,
+    planes: int,
+    rows: int,
+    offsets: Array,
+    tables: Tables,
+    window: Window,
+    squares: Squares,
+) -> None:
+    """tiles[f, plane, p] = element f of the transformed inputs of tile p, from a window of some planes."""
+    outputs, lanes, places = squares.outputs, vector_lanes(tiles), squares.places
+    half = squares.pitch if squares.rows == 2 else lanes // 2
+    for row in range(0, rows, squares.rows):
+        for column in range(0, squares.columns, lanes // squares.rows):
+            source = panel[row * outputs * window.pitch + column * outputs :]
+            target = tiles[plane * places + row * squares.pitch + column :]
+            call_transform(
+                tables.tiles[INPUT_TRANSFORM],
+                (
+                    source, window.plane_size, window.pitch, offsets, buffer, target, places,
+                    squares.tile_step, half, planes,
+                ),
+            )  # fmt: skip
+
+
+@njit()
+def multiply(
+    weight: Array,
+    channels: int,
+    tiles: Array,
+    sums: Array,
+    count: int,
+    tables: Tables,
+    window: Window,
+    squares: Squares,
+) -> None:
+    """sums[f, co, p] = sum over planes of weight[f, plane, co] * tiles[f, plane, p], for `count` vectors of tiles and
+    the channels of one unit.
+    """
+    planes, places, lanes = window.total_planes, squares.places, vector_lanes(tiles)
+    for f in range(squares.extent * squares.extent):
+        rows, source, target = (
+            weight[f * channels * planes :],
+            tiles[f * squares.tile_step :],
+            sums[f * squares.sum_step :],
+        )
+        co = 0
+        while co < channels:
+            kind = 0 if channels == UNIT else 1 if channels - co >= FEW_CHANNELS else 2
+            vector = 0
+            while vector < count:
+                wide = vector + WIDTH <= count
+                call_tile(
+                    tables.tiles[2 * kind + (0 if wide else 1)],
+                    rows[co:],
+                    1,
+                    0,
+                    source[vector * lanes :],
+                    tables.offsets,
+                    planes,
+                    1,
+                    0,
+                    channels,
+                    0,
+                    target[co * places + vector * lanes :],
+                    places,
+                    1,
+                )
+                vector += WIDTH if wide else 1
+            co += UNIT if kind == 0 else FEW_CHANNELS if kind == 1 else 1
+
+
+@njit()
+def store(
+    out: Array, results: Array, bias: float, oh: int, ow: int, window: Window, blocks: Blocks, squares: Squares
+) -> None:
+    """out[oh:, ow:] = one channel's results, with bias and activation."""
+    outputs = squares.outputs
+    columns, rows = min(window.block_columns, out.shape[1] - ow), min(window.block_rows, out.shape[0] - oh)
+    for row in range(rows):
+        tile, inside = divmod(row, outputs)
+        source = results[(inside * squares.places + tile * squares.pitch) * outputs :]
+        copy_finish(source, out[oh + row, ow:], columns, bias, blocks.relu)
+
+
+@njit(parallel=True)
+def pack(weight: Array, kernel: Array, transformed: Array, buffers: Array) -> None:
+    """Transform weights (groups, co, planes * taps), unit by unit of channels: see `Prepared` in minimal_filtering.py.
+
+    kernel is G (extent, 3); buffers (units, ..., UNIT) are of float64.
+    """
+    units = -(-weight.shape[1] // UNIT)
+    for task in prange(len(buffers)):
+        group, unit = divmod(np.intp(task), units)
+        pack_unit(weight[group], kernel, transformed, buffers[task], group * weight.shape[1], unit * UNIT)
+
+
+@njit()
+def pack_unit(weight: Array, kernel: Array, transformed: Array, buffer: Array, before: int, first: int) -> None:
+    """One unit of a group's weights (co, planes * taps), with so many channels before the group."""
+    extent, taps = kernel.shape
+    squares, halves = buffer[: taps * taps], buffer[taps * taps : taps * taps + extent * taps]
+    results = buffer[taps * taps + extent * taps :]
+    channels, planes = min(UNIT, len(weight) - first), weight.shape[1] // (taps * taps)
+    target = transformed[(before + first) * extent * extent * planes :]
+    for plane in range(planes):
+        for tap in range(taps * taps):
+            for co in range(channels):
+                squares[tap, co] = weight[first + co, plane * taps * taps + tap]
+        for row in range(extent):
+            for column in range(taps):
+                combine(halves[row * taps + column], kernel[row], squares[column:], taps)
+        for row in range(extent):
+            for column in range(extent):
+                combine(results[row * extent + column], kernel[column], halves[row * taps :], 1)
+        for f in range(extent * extent):
+            for co in range(channels):
+                target[(f * planes + plane) * channels + co] = results[f, co]
+
+
+@njit()
+def combine(target: Array, factors: Array, rows: Array, step: int) -> None:
+    """Three rows, so many apart, times three factors, added up."""
+    a, b, c = rows[0], rows[step], rows[2 * step]
+    for k in range(len(target)):
+        target[k] = factors[0] * a[k] + factors[1] * b[k] + factors[2] * c[k]
