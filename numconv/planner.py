@@ -6,9 +6,9 @@ A single call minimises preparing and running, a `Plan` (plans.py) running alone
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,11 @@ from .method import Array, Method, Work
 from .methods import cuda_methods, methods
 from .phased import Phased, summing
 from .problem import Problem
+from .rank_one import residual
 from .validate import describe, refuse
+
+# Looking for factors of the weights takes about as long as so many products.
+LEAST_PRODUCTS = 1 << 25
 
 
 class Options(NamedTuple):
@@ -68,7 +72,7 @@ class Call(NamedTuple):
     stream: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Candidate:
     """What the planner thought of one method. Seconds and bytes are None for one that was refused."""
 
@@ -202,9 +206,12 @@ def _chosen(
     threads: int,
     prepared: bool,
     gpu: Gpu | None = None,
+    rank_one: float | None = None,
 ) -> tuple[Problem, Machine, Method, int]:
     """Everything about a call that its arrays' contents do not matter to: (problem, machine, method, scratch bytes)."""
     problem = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, bias_shape, bias_dtype, *options)
+    if rank_one is not None:
+        problem = dataclasses.replace(problem, rank_one=rank_one)
     on = machine(threads, wish.workspace) if gpu is None else gpu_machine(gpu)
     if gpu is not None:
         _check_gpu_takes(problem)
@@ -215,7 +222,7 @@ def _chosen(
 def chosen(call: Call, threads: int, prepared: bool, gpu: Gpu | None = None) -> tuple[Problem, Machine, Method, int]:
     """The Problem of a call and what serves it."""
     x, weight, bias = call.x, call.weight, call.bias
-    return _chosen(
+    arrays = (
         call.rank,
         x.shape,
         x.dtype,
@@ -223,9 +230,11 @@ def chosen(call: Call, threads: int, prepared: bool, gpu: Gpu | None = None) -> 
         weight.dtype,
         None if bias is None else bias.shape,
         None if bias is None else bias.dtype,
-        call.options,
-        call.wish,
-        threads,
-        prepared,
-        gpu,
     )
+    rank_one = None
+    # The weights' values are looked at for those alone who may give up the one order of summation for speed.
+    if (call.wish.rtol is not None or call.wish.method == "separable") and gpu is None and not call.wish.reproducible:
+        problem = describe(*arrays, *call.options)
+        if problem.products >= LEAST_PRODUCTS or call.wish.method != "auto":
+            rank_one = residual(problem, weight)
+    return _chosen(*arrays, call.options, call.wish, threads, prepared, gpu, rank_one)

@@ -53,6 +53,7 @@ class Problem:
     """One correlation: shapes, options and dtypes. Spatial tuples have one entry for each of the 1 to 3 axes.
 
     overflow is "raise", "wrap" or "saturate" where the output is of integers that may not hold the sums, else None.
+    rank_one is how far the kernels are at most from products of one vector an axis (rank_one.py), None if not known.
     """
 
     batch: int
@@ -75,6 +76,7 @@ class Problem:
     overflow: str | None
     input_dilation: tuple[int, ...]
     fold: Pairs
+    rank_one: float | None = None
 
     @property
     def rank(self) -> int:
@@ -231,6 +233,7 @@ class Problem:
         parts += [f"fold {_pads(self.fold)}{mode}"] * folds
         parts += ["bias"] * self.has_bias
         parts += [self.activation] if self.activation else []
+        parts += [f"rank 1 within {self.rank_one:.1e}"] if self.rank_one is not None else []
         return " ".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,18 +10,22 @@ import numpy as np
 from . import reference
 from .method import Array
 from .problem import Problem
+from .rank_one import product
 from .validate import canonical, describe
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Case:
-    """One correlation to test or time: shapes as a call takes them, and the options of `numconv.conv2d`."""
+    """One correlation to test or time: shapes as a call takes them, and the options of `numconv.conv2d`; whether its
+    kernels are products of one vector an axis.
+    """
 
     name: str
     x_shape: tuple[int, ...]
     weight_shape: tuple[int, ...]
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     bias: bool = False
+    rank_one: bool = False
 
     @property
     def rank(self) -> int:
@@ -34,7 +38,10 @@ class Case:
         weight_dtype = x_dtype if weight_dtype is None else np.dtype(weight_dtype)
         options = {name: canonical(name, value) for name, value in self.options.items()}
         bias = (self.weight_shape[:1], weight_dtype) if self.bias else (None, None)
-        return describe(self.rank, self.x_shape, x_dtype, self.weight_shape, weight_dtype, *bias, **options)
+        found = describe(self.rank, self.x_shape, x_dtype, self.weight_shape, weight_dtype, *bias, **options)
+        if self.rank_one and found.accumulator.kind == "f" and weight_dtype.kind == "f":
+            return dataclasses.replace(found, rank_one=8 * float(np.finfo(weight_dtype).eps))
+        return found
 
 
 def arrays(problem: Problem, seed: int = 0) -> tuple[Array, Array, Array | None]:
@@ -53,7 +60,11 @@ def arrays(problem: Problem, seed: int = 0) -> tuple[Array, Array, Array | None]
         return (values + 1j * rng.standard_normal(shape) if dtype.kind == "c" else values).astype(dtype)
 
     bias = draw((problem.out_channels,), problem.weight_dtype) if problem.has_bias else None
-    return draw(problem.x_shape, problem.x_dtype), draw(problem.weight_shape, problem.weight_dtype), bias
+    x = draw(problem.x_shape, problem.x_dtype)
+    if problem.rank_one is None:
+        return x, draw(problem.weight_shape, problem.weight_dtype), bias
+    vectors = [rng.standard_normal((problem.out_channels, length)) for length in problem.kernel]
+    return x, product(vectors)[:, None].astype(problem.weight_dtype), bias
 
 
 def tolerance(problem: Problem, bound: float, x: Array, weight: Array, bias: Array | None) -> float:
@@ -146,13 +157,18 @@ EDGES = (
     Case("no input channels", (2, 0, 8, 9), (4, 0, 3, 3), bias=True),
     Case("no input channels 1x1", (2, 0, 8, 9), (4, 0, 1, 1), bias=True),
     Case("no output channels", (2, 3, 8, 9), (0, 3, 3, 3)),
+    Case("rank 1", (2, 2, 13, 70), (4, 1, 5, 7),
+         {"groups": 2, "stride": (1, 2), "padding": ((2, 3), (0, 4))}, bias=True, rank_one=True),
+    Case("rank 1 reflect relu", (1, 1, 30, 20), (1, 1, 9, 5),
+         {"padding": 2, "padding_mode": "reflect", "dilation": (2, 1), "activation": "relu"}, rank_one=True),
+    Case("rank 1 3-D", (1, 2, 6, 9, 10), (2, 1, 3, 3, 4), {"groups": 2, "padding": 1}, rank_one=True),
     Case("1-D", (2, 3, 50), (4, 3, 5), {"padding": 2, "stride": 2}, bias=True),
     Case("1-D reflect", (2, 3, 50), (4, 3, 5), {"padding": 2, "padding_mode": "reflect", "dilation": 2}),
     Case("1-D 1x1", (2, 3, 50), (4, 3, 1)),
     Case("3-D", (2, 3, 5, 6, 7), (4, 3, 2, 3, 3), {"padding": (1, 0, 2), "stride": (1, 2, 1)}, bias=True),
     Case("3-D circular", (1, 2, 4, 5, 6), (3, 2, 3, 3, 3), {"padding": 1, "padding_mode": "circular", "dilation": 2}),
     Case("3-D groups", (1, 4, 4, 5, 6), (6, 2, 2, 2, 2), {"groups": 2}),
-)
+)  # fmt: skip
 # What no method takes as it is: input dilations, crops and folds, as phases.py takes them apart.
 TWOS, THREES = {"input_dilation": (2, 2)}, {"input_dilation": (3, 3)}
 ADJOINTS = (

@@ -63,7 +63,17 @@ FLOORS = (
     {"cpu.blocks", "cpu.segments", "cpu.direct", "cuda.tile"},
     {"cuda.pack", "cuda.tiling"},
     {"cuda.arrays"},
-    {"cpu.window", "cpu.panel", "cpu.blas", "cpu.operands", "cpu.rounding", "cpu.pool", "accuracy", "reference"},
+    {
+        "cpu.window",
+        "cpu.panel",
+        "cpu.blas",
+        "cpu.operands",
+        "cpu.rounding",
+        "cpu.pool",
+        "accuracy",
+        "reference",
+        "rank_one",
+    },
     {"cpu.simd"},
     {"cpu.toom_cook"},
     {"method"},
@@ -151,7 +161,7 @@ def test_imports_point_down(path):
 def test_a_method_imports_no_other_method_no_dialect_and_no_planner(method):
     path = next(path for path in MODULES if f"numconv.{name_of(path)}" == method.__name__)
     taken = {room(dotted) for dotted in imports(path)} - {None}
-    assert taken <= {"accuracy", "jit", "machine", "method", "problem", "cpu.simd", *PARTS}
+    assert taken <= {"accuracy", "jit", "machine", "method", "problem", "rank_one", "cpu.simd", *PARTS}
 
 
 def test_the_floors_name_no_module_that_is_gone():

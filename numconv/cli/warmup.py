@@ -35,6 +35,7 @@ LAYERS = (
     Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1}),
     Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),
     *(_planes(kernel, 20, padding=kernel // 2, stride=stride) for kernel in (3, 5, 7) for stride in (1, 2)),
+    Case("rank 1", (1, 1, 20, 20), (1, 1, 5, 5), rank_one=True),
     *(_planes(9, size) for size in (16, 20, 30, 46, 140)),
 )
 

@@ -28,7 +28,7 @@ from ..problem import SEGMENT, Problem
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
 from .operands import CACHE_LINE, biases, shared_scratch, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
-from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, tiles
+from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
 from .simd.ir import vectors_fit
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
@@ -115,7 +115,9 @@ def run(
 @functools.lru_cache(maxsize=1024)
 def _launch(problem: Problem, machine: Machine) -> tuple[Tables, Array]:
     geometry, tables, split, sweep = _layout(problem, machine)
-    addresses = strips(problem) if sweep.strip else tiles(problem, sweep)
+    addresses = (
+        strips(problem) if sweep.strip else tiles(problem.accumulator, problem.out_spatial[-1:], sweep.tile_rows)
+    )
     return tables._replace(tiles=addresses), np.array(geometry + split + sweep)
 
 
@@ -189,11 +191,7 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
     if sweep.strip:
         adding = channels * strip_cycles(problem, rows, vectors)
     else:
-        shared = sweep.kernel_h + sweep.tile_rows - 1
-        # A multiply-add, or a load over the end of a cache line, takes a cycle or two; and so much a tile to start.
-        tap = max(sweep.kernel_h * sweep.tile_rows, 2 * shared)
-        tiles = -(-rows // sweep.tile_rows) * -(-vectors // VECTORS)
-        adding = channels * (-(-rows // sweep.tile_rows) * vectors * tap * sweep.kernel_w + 40 * tiles)
+        adding = channels * sweep_cycles(sweep.kernel_h, sweep.kernel_w, sweep.tile_rows, rows, vectors)
     far = _window_size(problem, rows) > WINDOW_BYTES
     copying = 0 if sweep.direct else copy_cycles(problem, rows, columns, lanes, not sweep.strip, False) * (1 + far)
     return -(-tasks(problem, rows, columns, channels) // machine.threads) * int(100 + copying + adding)
@@ -251,11 +249,11 @@ def correlate_share(
                     )
             elif direct:
                 begin = depth + oh * window.stride_h * x.shape[4]
-                places = Places(begin, x.shape[4], window.stride_h * x.shape[4], start, rows, width, 1)
-                correlate_rows(out, x, kernel, shift, places, blocks.relu, tables, sweep)
+                places = Places(begin, x.shape[4], window.stride_h * x.shape[4], start, rows, width, width, 1)
+                correlate_rows(out, x, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
             else:
-                places = Places(inside, window.pitch, window.row_step * window.pitch, start, rows, width, 0)
-                correlate_rows(out, filled, kernel, shift, places, blocks.relu, tables, sweep)
+                places = Places(inside, window.pitch, window.row_step * window.pitch, start, rows, width, width, 0)
+                correlate_rows(out, filled, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
         task += groups
         if task == end_task:
             task, end_task = take(share, sweep.planes, len(out), scratch, blocks)

@@ -1,18 +1,16 @@
-"""Register tiles of rows: the part of `depthwise` that sweeps a plane with a kernel of any shape, tile by tile."""
+"""Register tiles of rows: what sweeps a plane with a kernel of any shape, tile by tile."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..jit import njit
 from ..machine import machine
 from ..method import Array
-from ..problem import Problem
 from .simd.ir import WIDE, vector_lanes
 from .simd.rows import call_rows, rows_tile
-from .window import Tables
 
 # Extents of tiles: rows, each at most the kernel's, and vectors of columns. The largest has 20 sums, 4 inputs and a
 # weight in 32 registers. In 16 there is room for half as many vectors.
@@ -42,7 +40,8 @@ class Sweep(NamedTuple):
 
 class Places(NamedTuple):
     """Where a block lies: in x its start, the elements from one row to the next and from one that an output row starts
-    at to that of the next; in the output its start, rows and columns; whether tiles must be whole.
+    at to that of the next; in the output its start, rows and columns, and the elements from one row to the next;
+    whether tiles must be whole.
     """
 
     x: int
@@ -51,26 +50,47 @@ class Places(NamedTuple):
     out: int
     rows: int
     width: int
+    out_pitch: int
     whole: int
 
 
-def tiles(problem: Problem, sweep: Sweep) -> Array:
-    """The addresses of the tiles that may be needed, those of each height by one, two and all vectors."""
-    width, lanes, dtype = problem.out_spatial[-1], machine(1).lanes(problem.accumulator), problem.accumulator
+def tiles(dtype: np.dtype[Any], widths: tuple[int, ...], tile_rows: int) -> Array:
+    """The addresses of the tiles that blocks of those widths need, those of each height by one, two and all vectors."""
+    lanes = machine(1).lanes(dtype)
     most = VECTORS * lanes
     # Whole tiles alone serve an input that is read where it lies, but a view may need the window all the same.
-    rest = width % most
-    widths = ((1, 0 < rest <= lanes), (2, lanes < rest <= 2 * lanes or most == 2 * lanes), (VECTORS, width > 2 * lanes))
+    rests = [width % most for width in widths]
+    extents = (
+        (1, any(0 < rest <= lanes for rest in rests)),
+        (2, any(lanes < rest <= 2 * lanes for rest in rests) or most == 2 * lanes),
+        (VECTORS, max(widths) > 2 * lanes),
+    )
     return np.array([
-        rows_tile(dtype, height, vectors).address if needed and height <= sweep.tile_rows else 0
+        rows_tile(dtype, height, vectors).address if needed and height <= tile_rows else 0
         for height in HEIGHTS
-        for vectors, needed in widths
+        for vectors, needed in extents
     ])  # fmt: skip
+
+
+def sweep_cycles(kernel_h: int, kernel_w: int, tile_rows: int, rows: int, vectors: int) -> int:
+    """About how long tiles take for so many rows of vectors, in cycles."""
+    # A multiply-add, or a load over the end of a cache line, takes a cycle or two; and so much a tile to start.
+    tap = max(kernel_h * tile_rows, 2 * (kernel_h + tile_rows - 1))
+    strips = -(-rows // tile_rows)
+    return strips * (vectors * tap * kernel_w + 40 * -(-vectors // VECTORS))
 
 
 @njit()
 def correlate_rows(
-    out: Array, x: Array, weight: Array, bias: float, places: Places, relu: int, tables: Tables, sweep: Sweep
+    out: Array,
+    x: Array,
+    weight: Array,
+    bias: float,
+    places: Places,
+    relu: int,
+    offsets: Array,
+    addresses: Array,
+    sweep: Sweep,
 ) -> None:
     """All rows of a block, by tiles. Rows that whole tiles leave over are a smaller tile, or one that overlaps."""
     for residue in range(min(sweep.apart, places.rows)):
@@ -80,7 +100,7 @@ def correlate_rows(
             height = tile_height(rows - row, rows, sweep)
             row = min(row, rows - height)
             first = residue + row * sweep.apart
-            correlate_strip(height, out, x, weight, bias, first, places, relu, tables, sweep)
+            correlate_strip(height, out, x, weight, bias, first, places, relu, offsets, addresses, sweep)
             row += height
 
 
@@ -102,15 +122,16 @@ def correlate_strip(
     row: int,
     places: Places,
     relu: int,
-    tables: Tables,
+    offsets: Array,
+    addresses: Array,
     sweep: Sweep,
 ) -> None:
     """The rows of a tile, from left to right. The last columns are a masked tile, or a whole one that overlaps."""
     lanes = vector_lanes(out)
     most = VECTORS * lanes
-    pitch, start, offsets = places.x_pitch * sweep.dilation_h, places.x + row * places.x_stride, tables.offsets
+    pitch, start = places.x_pitch * sweep.dilation_h, places.x + row * places.x_stride
     kernel_h, kernel_w = sweep.kernel_h, sweep.kernel_w
-    out_pitch, out_start = places.width * sweep.apart, places.out + row * places.width
+    out_pitch, out_start = places.out_pitch * sweep.apart, places.out + row * places.out_pitch
     j = 0
     while j < places.width:
         rest = places.width - j
@@ -120,7 +141,7 @@ def correlate_strip(
         columns = min(rest, most)
         index = (HEIGHTS[0] - height) // 2 * 3 + (0 if columns <= lanes else 1 if columns <= 2 * lanes else 2)
         call_rows(
-            tables.tiles[index],
+            addresses[index],
             x,
             start + j,
             pitch,
