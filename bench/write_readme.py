@@ -1,7 +1,9 @@
-"""Write the README's table from bench/results.json. Everything that the README shows comes from three commands::
+"""Write the README's tables from bench/results.json and bench/error_vs_speed.json, which need not be there yet.
+Everything that the README shows comes from four commands::
 
 python -m numconv bench --json bench/results.json --plot bench/pictures/roofline.png
 python -m numconv demo --out bench/pictures/demo.jpg
+python bench/error_vs_speed.py
 python bench/write_readme.py
 """
 
@@ -12,17 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from numconv.cli.bench import COLUMNS, cells
+from numconv.cli.units import digits
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results.json"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+ERRORS, PICTURE = ROOT / "bench" / "error_vs_speed.json", "bench/pictures/error_vs_speed.png"
 
 
-def written(readme: str, report: dict[str, Any]) -> str:
-    """The README with the report's table between the markers."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table(report)}\n{END}{after}"
+def written(readme: str) -> str:
+    """The README with what the figures that are there give."""
+    for name, path, text in (("bench", RESULTS, table), ("errors", ERRORS, errors)):
+        if path.exists():
+            readme = between(readme, name, text(json.loads(path.read_text())))
+    return readme
+
+
+def between(readme: str, name: str, text: str) -> str:
+    """The README with a text between the markers of a name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = readme.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def table(report: dict[str, Any]) -> str:
@@ -41,5 +53,19 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def errors(report: dict[str, Any]) -> str:
+    """The picture, and one layer and method a row."""
+    lines = [
+        f"![Speed over error, for each method and layer]({PICTURE})",
+        "",
+        "| layer | method | GFLOP/s | observed error | expected error | proved bound |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in report["rows"]:
+        figures = " | ".join(f"{row[name]:.1e}" for name in ("observed", "expected", "bound"))
+        lines.append(f"| {row['layer'].replace('->', '→')} | {row['method']} | {digits(row['gflops'])} | {figures} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(), json.loads(RESULTS.read_text())))
+    README.write_text(written(README.read_text()))
