@@ -219,6 +219,8 @@ def test_rtol_admits_what_meets_it_and_refuses_what_is_over_it(method, kind):
         assert refusal(below) == (None if method.REPRODUCIBLE else sentence)
         if method.REPRODUCIBLE:
             assert refusal(0.0) is None
+        spends = f"it spends digits: rtol={method.expected_error(problem):.1e} or more, or its name, lets it in"
+        assert refusal(None) == (spends if method.NEEDS_RTOL else None)
 
 
 def test_segments_keep_the_proved_error_of_long_sums_small():

@@ -32,6 +32,7 @@ PLANES = (
     Case("4K filter", (1, 1, 2160, 3840), (1, 1, 5, 5)),
     Case("planes", (2, 3, 200, 60), (6, 1, 3, 3), {"groups": 3, "padding": 1}),
     Case("planes of another kernel", (1, 2, 200, 60), (2, 1, 4, 6), {"groups": 2, "padding": 1}),
+    Case("planes of rank 1", (1, 1, 300, 300), (1, 1, 9, 9), rank_one=True),
     Case("wide planes", (1, 32, 100, 10_000), (32, 1, 7, 7), {"groups": 32, "padding": 3}),
 )
 
@@ -103,6 +104,7 @@ def test_prepared_weights_are_a_tenth_larger_at_most(method):
         *itertools.product(("tiled", "loops"), ("odd channels", "segments by channel", "1x1 tall", "3-D")),
         ("depthwise", "planes"),
         ("depthwise", "planes of another kernel"),
+        ("separable", "planes of rank 1"),
     ],
 )
 def test_less_workspace_means_smaller_blocks_and_the_same_bits(method, name):
