@@ -244,6 +244,22 @@ def threads() -> int:
     return int(_parallel._get_num_threads())
 
 
+def spread(function: Callable[[int], None], count: int) -> None:
+    """Call function(0) to function(count - 1), each on a thread of its own: for what another library does with the GIL
+    released. The threads end with the call.
+    """
+    if count == 1:
+        function(0)
+        return
+    import concurrent.futures  # by the first call that needs it: an import of numconv should not
+
+    with concurrent.futures.ThreadPoolExecutor(count - 1) as pool:
+        futures = [pool.submit(function, number) for number in range(1, count)]
+        function(0)
+        for future in futures:
+            future.result()
+
+
 @functools.lru_cache(maxsize=1)
 def layer() -> str:
     """Numba's threading layer, which is started by the first call: "omp", "tbb" or "workqueue"."""

@@ -131,7 +131,7 @@ def bounded(part: Part, boundary: Any, fillvalue: Any, x: Array, kernel: Array) 
     return part._replace(padding_mode="constant", padding_value=fill.astype(result).astype(_held(result)).item())
 
 
-def broadcast_convolution(in1: Any, in2: Any, mode: Any, axes: Any) -> Call | Array:
+def broadcast_convolution(in1: Any, in2: Any, mode: Any, axes: Any, wish: Wish) -> Call | Array:
     """What fftconvolve asks for: axes of length 1 broadcast, and "same" has in1's shape along them too."""
     x, kernel = pair(in1, in2)
     if not x.ndim:
@@ -148,7 +148,7 @@ def broadcast_convolution(in1: Any, in2: Any, mode: Any, axes: Any) -> Call | Ar
         return np.multiply(x, kernel)
     ones = (1,) * len(along)
     return part_call(
-        x, reverse(kernel, along), part._replace(axes=along, stride=ones, dilation=ones), Wish(), floats=True
+        x, reverse(kernel, along), part._replace(axes=along, stride=ones, dilation=ones), wish, floats=True
     )
 
 

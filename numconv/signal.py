@@ -1,8 +1,8 @@
 """scipy.signal's names and semantics: correlations of arrays of any number of axes, with scipy's shapes and dtypes.
 
 Sums are those of the one engine: integers exact, modulo the result's dtype, floats in the result's own precision. The
-planner chooses the method, and sums are direct unless it has a faster way: `fftconvolve` and `oaconvolve` name what
-scipy would do.
+planner chooses the method, a Fourier transform where that is faster: `fftconvolve` and `oaconvolve` name what scipy
+would do.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 PerAxis = int | tuple[int, ...] | list[int]
+# Above the expected error of float32 transforms of any length, which is what scipy's names for them give.
+TRANSFORM_RTOL = 1e-5
+TRANSFORMS = ("fft", "fft32")
 
 
 @correlation
@@ -60,8 +63,8 @@ def correlate(
     mode : {"full", "valid", "same"}
         All sums; those where the smaller array lies within the larger; or in1's shape, from the middle of "full".
     method : str
-        "auto" lets the planner choose, "direct" asks for the one order of summation, "fft" lets in a Fourier
-        transform where the planner has one, and any other word is a method's name: see `numconv.explain`.
+        "auto" lets the planner choose, "direct" asks for the one order of summation, "fft" for a Fourier transform in
+        float64 where one serves, and any other word is a method's name: see `numconv.explain`.
     axes : int or sequence of int, optional
         Those to correlate along; along the others the arrays broadcast.
     stride, dilation : int or one for each of `axes`
@@ -101,7 +104,7 @@ def correlate(
     if not x.ndim:
         return np.multiply(x, kernel)
     part = part_of(x, mode, axes, stride, dilation)
-    return part_call(x, kernel, part, _wish(method, rtol, reproducible))
+    return _by(method, part_call(x, kernel, part, _wish(method, rtol, reproducible)))
 
 
 @correlation
@@ -129,7 +132,7 @@ def convolve(
     array([0, 1, 4, 7, 6])
 
     """
-    return _convolution(in1, in2, mode, axes, stride, dilation, _wish(method, rtol, reproducible))
+    return _by(method, _convolution(in1, in2, mode, axes, stride, dilation, _wish(method, rtol, reproducible)))
 
 
 @correlation
@@ -188,7 +191,8 @@ def correlate2d(
     # scipy changes places before it conjugates.
     changed = mode == "valid" and any(n < k for n, k in zip(x.shape, kernel.shape, strict=True))
     x, kernel = (conjugate(x), kernel) if changed else (x, conjugate(kernel))
-    return part_call(x, kernel, bounded(part, boundary, fillvalue, x, kernel), _wish(method, rtol, reproducible))
+    part = bounded(part, boundary, fillvalue, x, kernel)
+    return _by(method, part_call(x, kernel, part, _wish(method, rtol, reproducible)))
 
 
 @correlation
@@ -220,7 +224,7 @@ def convolve2d(
     """
     x, kernel = images(in1, in2, "convolve2d")
     part = bounded(part_of(x, mode, None, stride, dilation), boundary, fillvalue, x, kernel)
-    return part_call(x, reverse(kernel, part.axes), part, _wish(method, rtol, reproducible))
+    return _by(method, part_call(x, reverse(kernel, part.axes), part, _wish(method, rtol, reproducible)))
 
 
 @correlation
@@ -251,7 +255,8 @@ def fftconvolve(
 
     Notes
     -----
-    The planner chooses the method; without a faster one the sums are direct, and NaN and inf stay where they are.
+    The planner chooses the method, transforms in the result's own precision included, as scipy takes them: an rtol of
+    1e-5 lets them in. Sums are direct where that is faster, and NaN and inf stay where direct sums have them.
 
     References
     ----------
@@ -264,7 +269,7 @@ def fftconvolve(
     array([0., 1., 4., 7., 6.])
 
     """
-    return broadcast_convolution(in1, in2, mode, axes)
+    return broadcast_convolution(in1, in2, mode, axes, Wish(rtol=TRANSFORM_RTOL))
 
 
 @correlation
@@ -283,7 +288,7 @@ def oaconvolve(
     array([0.5, 1.5, 2.5])
 
     """
-    return broadcast_convolution(in1, in2, mode, axes)
+    return broadcast_convolution(in1, in2, mode, axes, Wish(rtol=TRANSFORM_RTOL))
 
 
 def choose_conv_method(
@@ -322,7 +327,7 @@ def choose_conv_method(
     except TypeError:
         return "direct"  # what no method takes, no Fourier transform takes
     if not measure:
-        return "fft" if method.NAME == "fft" else "direct"
+        return "fft" if method.NAME in TRANSFORMS else "direct"
     served = {candidate.name for candidate in candidates(problem, on, call.wish) if candidate.refusal is None}
     seconds = {
         name: min(timeit.repeat(functools.partial(convolve, in1, in2, mode, name), number=1, repeat=3))
@@ -388,3 +393,15 @@ def _wish(method: Any, rtol: Any, reproducible: Any) -> Wish:
     """The words of scipy for the method, and ours."""
     found = wish("auto" if method in ("direct", "fft") else method, rtol, "expected", reproducible)
     return found._replace(reproducible=True) if method == "direct" else found
+
+
+def _by(method: Any, call: Call | Array) -> Call | Array:
+    """The call by the method "fft", if that is the word for it and it serves."""
+    if method != "fft" or not isinstance(call, Call):
+        return call
+    transform = call._replace(wish=call.wish._replace(method="fft"))
+    try:
+        chosen(transform, jit.threads(), prepared=False)
+    except (TypeError, ValueError):
+        return call  # which knows another way, or raises what is wrong with it
+    return transform

@@ -20,6 +20,8 @@ DTYPES = [
 ]
 FEW = ("bias", "stride and dilation", "circular", "groups", "1x1 bias relu", "1x1 groups", "3-D", "no input channels")
 GUARD = 64
+# They multiply less than the sums that they compute.
+TRANSFORMS = ("winograd", "winograd2", "fft", "fft32")
 
 methods = pytest.mark.parametrize("method", table(), ids=lambda method: method.NAME)
 
@@ -168,8 +170,7 @@ def test_a_method_tells_its_work_and_its_error_of_what_it_takes(method, case):
     if method.why_not(problem, on) is not None:
         return
     work = method.work(problem, on)
-    # Transforms take fewer.
-    assert work.flops >= problem.flops or method.NEEDS_RTOL
+    assert work.flops >= problem.flops or method.NAME in TRANSFORMS
     assert work.bytes >= problem.bytes
     assert min(work.rate, work.overhead) > 0
     assert work.prepare_bytes >= 0

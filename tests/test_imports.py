@@ -20,6 +20,8 @@ PARTS = {
     "cpu.operands",
     "cpu.direct",
     "cpu.repair",
+    "cpu.fourier",
+    "cpu.overlap",
     "cpu.pixel_tiles",
     "cpu.channel_tiles",
     "cpu.row_tiles",
@@ -57,9 +59,9 @@ FLOORS = (
     {"methods"},
     METHOD_FILES,
     {"testing", "peaks"},
-    {"cpu.minimal_filtering"},
+    {"cpu.minimal_filtering", "cpu.fourier"},
     {"cpu.winograd_blocks"},
-    {"cpu.pixel_tiles", "cpu.channel_tiles", "cpu.row_tiles", "cpu.row_strips", "cpu.repair"},
+    {"cpu.overlap", "cpu.pixel_tiles", "cpu.channel_tiles", "cpu.row_tiles", "cpu.row_strips", "cpu.repair"},
     {"cpu.blocks", "cpu.segments", "cpu.direct", "cuda.tile"},
     {"cuda.pack", "cuda.tiling"},
     {"cuda.arrays"},
@@ -200,9 +202,15 @@ def test_only_jit_takes_locks(path):
 
 
 @each_module
-def test_the_library_imports_scipy_and_torch_nowhere(path):
+def test_the_library_imports_neither_scipy_but_for_its_transforms_nor_torch(path):
     if name_of(path) not in ("cli", "__main__"):
-        assert not packages(path) & {"scipy", "torch", "rich", "matplotlib", "skimage"}
+        assert not packages(path) & {"torch", "rich", "matplotlib", "skimage"}
+        assert not packages(path) & {"scipy"} or name_of(path) == "cpu.fourier"
+
+
+def test_of_scipy_only_its_transforms_are_taken():
+    (path,) = (path for path in MODULES if name_of(path) == "cpu.fourier")
+    assert {name for name in imports(path) if name.startswith("scipy")} == {"scipy.fft"}
 
 
 FILES = sorted(path for folder in ("numconv", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))

@@ -22,7 +22,7 @@ SELECTED = (
 # The failures that stay, each with its reason.
 FAILING = {
     "test_signaltools.py::TestFFTConvolve::test_fft_nan[numpy]": (
-        "wants the warning that a Fourier transform spreads NaN; sums leave it in its place"
+        "wants the warning that a Fourier transform spreads NaN; ours leaves it in its place"
     ),
     **{
         f"test_signaltools.py::test_convolve_longdtype_input[numpy-{dtype}]": "long double is not taken"

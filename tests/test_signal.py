@@ -158,13 +158,39 @@ def test_lags_are_scipys(mode, first, second):
     assert len(expected) == len(nc.signal.correlate(np.ones(first), np.ones(second), mode))
 
 
-def test_a_planner_without_a_fourier_transform_adds_up():
-    x = np.ones(400)
+def test_a_fourier_transform_is_chosen_for_large_kernels():
+    x, kernel = np.ones(300_000), np.ones(48_000)
+    assert nc.signal.choose_conv_method(x, kernel) == "fft"
+    assert nc.signal.choose_conv_method(x, kernel[:5]) == "direct"
+    assert nc.signal.choose_conv_method(x.astype(np.longdouble), kernel) == "direct"
+    name, seconds = nc.signal.choose_conv_method(x[:30_000], kernel[:10_000], measure=True)
+    assert name == min(seconds, key=lambda name: seconds[name])
+    assert 0 < min(seconds.values()) <= max(seconds.values()) < math.inf
+
+
+def test_where_no_fourier_transform_serves_it_adds_up():
+    # Sums of int64 would not be exact after rounding.
+    x = np.arange(400)
     assert nc.signal.choose_conv_method(x, x) == "direct"
     name, seconds = nc.signal.choose_conv_method(x, x, measure=True)
     assert name == "direct"
     assert 0 < seconds["direct"] < seconds["fft"] == math.inf
-    assert nc.signal.choose_conv_method(x.astype(np.longdouble), x) == "direct"
+    same(nc.signal.correlate(x, x, method="fft"), nc.signal.correlate(x, x))
+
+
+@pytest.mark.parametrize("name", ["correlate", "convolve", "correlate2d", "convolve2d"])
+def test_the_word_fft_means_the_transform(rng, name):
+    x, kernel = rng.standard_normal((40, 50)), rng.standard_normal((7, 9))
+    function = getattr(nc.signal, name)
+    assert nc.explain(function, x, kernel, method="fft").chosen == "fft"
+    np.testing.assert_allclose(function(x, kernel, method="fft"), function(x, kernel, method="direct"), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["fftconvolve", "oaconvolve"])
+def test_names_of_transforms_let_in_those_of_float32(name):
+    function = getattr(nc.signal, name)
+    assert nc.explain(function, (2048, 2048), (63, 63)).chosen == "fft32"
+    assert nc.explain(nc.signal.convolve, (2048, 2048), (63, 63)).chosen == "fft"
 
 
 @pytest.mark.parametrize("size", [5, 15])

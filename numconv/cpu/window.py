@@ -98,6 +98,7 @@ class Axis(NamedTuple):
         return (pixels - 1) * self.step + self.shift + 1
 
 
+@functools.lru_cache(maxsize=1024)
 def phases(problem: Problem, axis: int, phased: bool = True) -> Axis:
     """An axis counted from the end, its stride split into phases or kept; one that the Problem lacks has one tap."""
     if axis < -problem.rank:

@@ -1,0 +1,355 @@
+"""Correlation by real transforms: tiles in, transforms, products of them, transforms back, sums out.
+
+The transform of a correlation is that of the input times the conjugate of that of the kernel, and channels are added up
+there, so that each channel of the input is transformed once and each of the output once [1]_. scipy.fft does the
+transforms. A chunk of tiles goes from the input to the output on one thread, while it is in the cache; threads take
+chunk after chunk, and no bit depends on which.
+
+How exact it is, with unit roundoff u, tiles of N inputs, and t = log2 N: a pass of radix r multiplies by factors of
+modulus 1 and adds up r terms, and every input reaches every output of a transform on one path. So the transform of w is
+wrong by at most e*sum|w| in each element, with e = c*t*u to first order, and that of x by at most e*sqrt(N)*|x| in the
+2-norm, |x| being x's [2]_. c = 12 covers the passes of 2, 3, 4, 5 and 8: a complex product is wrong by sqrt(2)*gamma(2)
+[3]_, its factor by u, and r terms take r - 1 additions, times sqrt(r) for the 2-norm. Products and sums over m channels
+add sqrt(2)*(m + 3)*u, and the transform back e again. By Parseval, the 2-norm of the errors of a tile is at most
+|x| * sum|w| * (3*e + sqrt(2)*(m + 3)*u), and since |x| <= sqrt(N) * max|x|, so is each error at most::
+
+    sqrt(N) * (36*t + sqrt(2)*(m + 3)) * u * max|x| * sum|w|
+
+The expected error takes roundings for independent and of mean zero. Then the squared errors of the passes add up, and
+the transform spreads them evenly over the tile, which takes away the sqrt(N): an error adds up 3*t + m + 3 roundings
+of a unit each, times max|x| * sum|w|, and below 8 times the root of that with the probability of accuracy.py. Measured
+root-mean-square errors of transforms are 0.6 * sqrt(t) * u and less [4]_.
+
+.. [1] M. Mathieu, M. Henaff, Y. LeCun, "Fast training of convolutional networks through FFTs", ICLR 2014.
+.. [2] N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, 2002, theorem 24.2.
+.. [3] The same, lemma 3.5.
+.. [4] J. C. Schatzman, "Accuracy of the discrete Fourier transform and the fast Fourier transform", SIAM J. Sci.
+   Comput. 17, 1996.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import jit
+from ..accuracy import LAMBDA
+from ..jit import njit
+from ..machine import Machine
+from ..method import Array, Work
+from ..problem import Problem
+from .operands import biases, three_axes
+from .overlap import (
+    SPECTRUM_BYTES,
+    Cut,
+    Tiling,
+    cuts,
+    fitting,
+    product_flops,
+    ranked,
+    share_bytes,
+    thread_seconds,
+    three,
+    transform_flops,
+    transform_rate,
+    workers,
+)
+from .repair import repair
+
+# Frequencies multiplied at a time: those of a few channels fit the first-level cache.
+FREQUENCIES = 256
+PASS = 12.0
+# Seconds of starting threads and of what a call does once.
+OVERHEAD = 60e-6
+
+
+class Prepared(NamedTuple):
+    """The conjugate of the kernels' transforms: (groups, output channels per group, input channels per group, ...). The
+    weight, (groups, output channels per group, taps), and bias, (output channels,), in the accumulator's dtype.
+    """
+
+    spectrum: Array
+    weight: Array
+    bias: Array
+
+
+class Fourier:
+    """The functions of a method, with transforms of one precision."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = np.dtype(real)
+        self.item = self.real.itemsize
+        self.unit = float(np.finfo(real).eps) / 2
+
+    def why_not(self, problem: Problem, machine: Machine) -> str | None:
+        if math.prod(problem.kernel) == 1:
+            return "the kernel has one tap, so that there is nothing to transform"
+        if not math.prod(problem.out_shape) * math.prod(problem.x_shape):
+            return "there is nothing to transform: an array is empty"
+        kind, size = problem.accumulator.kind, problem.accumulator.itemsize
+        if self.item < 8 and size != self.item * (2 if kind == "c" else 1):
+            return f"the sums are {problem.accumulator.name}, but its transforms are of float32"
+        if kind in "iu" and self._integer_error(problem) >= 0.5:
+            return (
+                f"sums of {problem.x_dtype.name} * {problem.weight_dtype.name} may be wrong by"
+                f" {self._integer_error(problem):.2g}, but integers must be exact after rounding"
+            )
+        if fitting(problem, machine, self.item) is None:
+            return (
+                f"the kernels' transforms or the smallest tiles take more than the {SPECTRUM_BYTES >> 20} MiB and the"
+                f" scratch that are allowed: workspace= allows more"
+            )
+        return None
+
+    def error_bound(self, problem: Problem) -> float:
+        if problem.accumulator.kind in "iu":
+            return 0.0
+        unit = float(np.finfo(problem.accumulator).eps) / 2
+        return self._bound(problem) * (1 + unit) + unit
+
+    def expected_error(self, problem: Problem) -> float:
+        if problem.accumulator.kind in "iu":
+            return 0.0
+        unit = float(np.finfo(problem.accumulator).eps) / 2
+        steps = 3 * _bits(self._ideal(problem)) + problem.in_channels // problem.groups + 3
+        return min(self.error_bound(problem), LAMBDA * math.sqrt(steps) * self.unit + unit)
+
+    def _ideal(self, problem: Problem) -> int:
+        """The size of the largest tile that any machine takes; of no transform, 2."""
+        if math.prod(problem.kernel) == 1 or not math.prod(problem.out_shape) * math.prod(problem.x_shape):
+            return 2
+        return ranked(problem, self.item)[0].size
+
+    def _bound(self, problem: Problem) -> float:
+        """Without the rounding of the result."""
+        size, channels = self._ideal(problem), problem.in_channels // problem.groups
+        steps = 3 * PASS * _bits(size) + math.sqrt(2) * (channels + 3)
+        return math.sqrt(size) * steps * self.unit / (1 - steps * self.unit)
+
+    def _integer_error(self, problem: Problem) -> float:
+        x, weight = (_largest(dtype) for dtype in (problem.x_dtype, problem.weight_dtype))
+        return self._bound(problem) * max(x, abs(problem.padding_value)) * weight * problem.taps
+
+    def work(self, problem: Problem, machine: Machine) -> Work:
+        tiling = self._tiling(problem, machine)
+        tiles = problem.batch * math.prod(tiling.counts)
+        channels, kernels = problem.in_channels + problem.out_channels, math.prod(problem.weight_shape[:2])
+        flops = tiles * channels * transform_flops(problem, tiling)
+        flops += tiles * problem.groups * product_flops(problem, tiling)
+        seconds = thread_seconds(problem, tiling, self.item) / workers(problem, machine, tiling, self.item)
+        preparing = kernels * transform_flops(problem, tiling) / tiling.rows / transform_rate(tiling, self.item)
+        return Work(flops, flops / seconds, problem.bytes, OVERHEAD, preparing * machine.bandwidth)
+
+    def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
+        tiling = self._tiling(problem, machine)
+        return workers(problem, machine, tiling, self.item) * share_bytes(problem, tiling, self.item)
+
+    def _tiling(self, problem: Problem, machine: Machine) -> Tiling:
+        found = fitting(problem, machine, self.item)
+        assert found is not None, "why_not refuses what has no tiles"
+        return found
+
+    def _dtype(self, problem: Problem) -> np.dtype[Any]:
+        """Of the tiles."""
+        found: np.dtype[Any] = np.dtype(self.real.char.upper()) if problem.accumulator.kind == "c" else self.real
+        return found
+
+    def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
+        tiling, groups = self._tiling(problem, machine), problem.groups
+        lengths = tuple(tiling.lengths[axis] for axis in tiling.axes)
+        # Axes of one tap have no transform, and no place among the spectrum's.
+        rows = weight.reshape(groups, len(weight) // groups, -1, *(n for n in weight.shape[2:] if n > 1))
+        taps = tuple(slice(None, None, step) for step in _along(tiling, three(problem, "dilation")))
+        spectrum: Array | None = None
+        for place in np.ndindex(rows.shape[:2]):
+            padded = np.zeros((rows.shape[2], *lengths), self._dtype(problem))
+            spread = padded[:, *taps]
+            spread[:, *(slice(n) for n in rows.shape[3:])] = np.conj(rows[place])
+            found = np.conj(_forward(padded, len(lengths)))
+            if spectrum is None:
+                spectrum = np.empty((*rows.shape[:2], *found.shape), found.dtype)
+            spectrum[place] = found
+        assert spectrum is not None
+        packed = weight.astype(problem.accumulator, order="C", copy=False)
+        return Prepared(spectrum, packed.reshape(*rows.shape[:2], problem.taps), biases(problem, bias))
+
+    def run(
+        self,
+        problem: Problem,
+        machine: Machine,
+        prepared: Prepared,
+        x: Array,
+        out: Array,
+        scratch: Array,
+        stream: object = None,
+    ) -> None:
+        tiling = self._tiling(problem, machine)
+        correlation = _Correlation(problem, tiling, prepared, self._dtype(problem), x, out)
+        most, size = workers(problem, machine, tiling, self.item), share_bytes(problem, tiling, self.item)
+        # Threads take chunks from one iterator.
+        todo = iter(list(correlation.chunks()))
+
+        def share(number: int) -> None:
+            with np.errstate(all="ignore"):
+                for chunk in todo:
+                    correlation.run(*chunk, scratch[number * size : (number + 1) * size])
+
+        jit.spread(share, most)
+        if problem.accumulator.kind not in "iu":
+            repair(problem, machine, prepared.weight, prepared.bias, x, out, correlation.flags, tiling.outputs)
+
+
+class _Correlation:
+    """One run: its arrays, on three axes, with channels by group; flags as `repair` takes them."""
+
+    def __init__(
+        self, problem: Problem, tiling: Tiling, prepared: Prepared, dtype: np.dtype[Any], x: Array, out: Array
+    ) -> None:
+        self.problem, self.tiling, self.spectrum, self.dtype = problem, tiling, prepared.spectrum, dtype
+        batch, groups = problem.batch, problem.groups
+        x, out = three_axes(x, problem.spatial), three_axes(out, problem.out_spatial)
+        self.x = x.reshape(batch, groups, -1, *x.shape[2:])
+        self.out = out.reshape(batch, groups, -1, *out.shape[2:])
+        self.bias = prepared.bias.reshape(groups, -1, 1, 1, 1)
+        self.flags = np.zeros((batch, *tiling.counts), np.uint8)
+        self.cuts = cuts(problem, tiling)
+        self.steps = tuple(step if axis in tiling.axes else 1 for axis, step in enumerate(three(problem, "stride")))
+        self.rows = tuple(length for axis, length in enumerate(tiling.lengths) if axis not in tiling.axes)
+        self.sides = tuple(tiling.lengths[axis] for axis in tiling.axes)
+
+    def chunks(self) -> Iterator[tuple[slice, list[tuple[int, ...]]]]:
+        """(groups, tiles) to be transformed together; a tile is (image, tile's number on each axis)."""
+        tiles, groups = self.tiling.tiles, self.tiling.groups
+        places = list(np.ndindex(self.flags.shape))
+        for first, start in itertools.product(range(0, self.problem.groups, groups), range(0, len(places), tiles)):
+            yield slice(first, min(first + groups, self.problem.groups)), places[start : start + tiles]
+
+    def run(self, groups: slice, places: list[tuple[int, ...]], scratch: Array) -> None:
+        """One chunk, from the input to the output."""
+        shape = (len(places), *self.rows, groups.stop - groups.start, self.x.shape[2], *self.sides)
+        tiles = scratch[: math.prod(shape) * self.dtype.itemsize].view(self.dtype).reshape(shape)
+        for tile, (n, *numbers) in zip(tiles, places, strict=True):
+            self._gather(self._natural(tile), self.x[n, groups], numbers)
+        axes = len(self.sides)
+        products = _multiplied(_forward(tiles, axes), self.spectrum[groups], axes)
+        result = _backward(products, self.sides, self.dtype.kind == "c")
+        for tile, (n, *numbers) in zip(result, places, strict=True):
+            self._scatter(self._natural(tile), self.out[n, groups], self.bias[groups], (n, *numbers))
+
+    def _natural(self, tile: Array) -> Array:
+        """A tile as (groups, channels, depth, rows, columns): transformed axes lie last, those of one tap first."""
+        count, axes = len(self.rows), self.tiling.axes
+        first, last = iter(range(count)), iter(range(count + 2, count + 2 + len(axes)))
+        return tile.transpose(count, count + 1, *(next(last if axis in axes else first) for axis in range(3)))
+
+    def _gather(self, tile: Array, x: Array, numbers: list[int]) -> None:
+        """What a tile reads of an image. Behind the padded input's end lies padding, which no output needs."""
+        parts: list[Cut] = [axis[number] for axis, number in zip(self.cuts, numbers, strict=True)]
+        inside = tile[:, :, *(slice(part.low, part.high) for part in parts)]
+        if inside.shape != tile.shape:
+            tile[...] = self.problem.padding_value
+        sources: list[Any] = [part.source for part in parts]
+        if not all(isinstance(source, slice) for source in sources):
+            sources = list(np.ix_(*(np.r_[source] for source in sources)))
+        np.copyto(inside, x[:, :, *sources], casting="unsafe")
+
+    def _scatter(self, tile: Array, out: Array, bias: Array, place: tuple[int, ...]) -> None:
+        """The sums of a tile, bias and activation included, and whether any is NaN or inf before the activation."""
+        firsts = [number * pixels for number, pixels in zip(place[1:], self.tiling.outputs, strict=True)]
+        target = out[:, :, *(slice(f, f + size) for f, size in zip(firsts, self.tiling.outputs, strict=True))]
+        ends = ((size - 1) * step + 1 for size, step in zip(target.shape[2:], self.steps, strict=True))
+        sums = tile[:, :, *(slice(0, end, step) for end, step in zip(ends, self.steps, strict=True))]
+        if out.dtype.kind in "iu":
+            np.copyto(target, np.rint(sums, out=sums), casting="unsafe")
+            target += bias
+        else:
+            np.add(sums, bias, out=target, casting="same_kind")
+            # NaN and inf reach the sum of all, and so may numbers that are huge: flagged in vain, at worst.
+            if not np.isfinite(target.sum()):
+                self.flags[place] = 1
+        if self.problem.activation == "relu":
+            np.maximum(target, 0, out=target)
+
+
+def _forward(tiles: Array, axes: int) -> Array:
+    """The transform along the last so many axes: of real numbers, half of it. One axis after another, since those after
+    the first need no memory more.
+    """
+    import scipy.fft
+
+    if tiles.dtype.kind == "c":
+        found: Array = scipy.fft.fftn(tiles, axes=range(-axes, 0))
+        return found
+    found = scipy.fft.rfft(tiles)
+    return found if axes == 1 else scipy.fft.fftn(found, axes=range(-axes, -1), overwrite_x=True)
+
+
+def _backward(products: Array, sides: tuple[int, ...], is_complex: bool) -> Array:
+    """The tiles of a transform, which is overwritten."""
+    import scipy.fft
+
+    axes = len(sides)
+    if is_complex:
+        found: Array = scipy.fft.ifftn(products, axes=range(-axes, 0), overwrite_x=True)
+        return found
+    if axes > 1:
+        products = scipy.fft.ifftn(products, axes=range(-axes, -1), overwrite_x=True)
+    found = scipy.fft.irfft(products, n=sides[-1], overwrite_x=True)
+    return found
+
+
+def _multiplied(x: Array, weight: Array, axes: int) -> Array:
+    """Transforms of the result from those of the input, (..., groups, channels, *frequencies)."""
+    groups, outputs, inputs = weight.shape[:3]
+    if outputs == inputs == 1:
+        return np.multiply(x, weight[:, 0], out=x)
+    lead, frequencies = x.shape[: x.ndim - 2 - axes], x.shape[x.ndim - axes :]
+    found = np.empty((*lead, groups, outputs, *frequencies), x.dtype)
+    multiply(
+        x.reshape(math.prod(lead), groups, inputs, -1),
+        weight.reshape(groups, outputs, inputs, -1),
+        found.reshape(math.prod(lead), groups, outputs, -1),
+    )
+    return found
+
+
+@njit()
+def multiply(x: Array, weight: Array, out: Array) -> None:
+    """Out (tiles, groups, co, frequencies) = the sum over ci of x (tiles, groups, ci, frequencies) times weight
+    (groups, co, ci, frequencies): so many frequencies of one output channel at a time, for all tiles.
+    """
+    groups, outputs, inputs, frequencies = weight.shape
+    for group in range(groups):
+        for first in range(0, frequencies, FREQUENCIES):
+            end = min(first + FREQUENCIES, frequencies)
+            for co in range(outputs):
+                for tile in range(len(x)):
+                    sums = out[tile, group, co, first:end]
+                    sums[:] = 0
+                    for ci in range(inputs):
+                        add_products(sums, x[tile, group, ci, first:end], weight[group, co, ci, first:end])
+
+
+@njit()
+def add_products(sums: Array, x: Array, weight: Array) -> None:
+    """Add x * weight to the sums."""
+    for f in range(len(sums)):
+        sums[f] += x[f] * weight[f]
+
+
+def _bits(size: int) -> float:
+    return math.log2(size)
+
+
+def _along(tiling: Tiling, values: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+    """The values of the axes that are transformed."""
+    return tuple(values[axis] for axis in tiling.axes)
+
+
+def _largest(dtype: np.dtype[Any]) -> int:
+    """The largest magnitude that an integer of a dtype has."""
+    return 1 if dtype.kind == "b" else max(-int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))

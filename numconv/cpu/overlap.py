@@ -1,0 +1,252 @@
+"""Overlapping tiles for transforms: how large they are, and which inputs each reads.
+
+A circular correlation of length N with a kernel that spans K gives N - K + 1 sums that did not wrap around, so tiles of
+N inputs, each K - 1 inputs into the next, give all of them [1]_. Axes on which the kernel has one tap are not
+transformed: there a tile is so many rows. Lengths are products of 2, 3 and 5, the fast ones of a real transform.
+
+.. [1] A. V. Oppenheim, R. W. Schafer, "Discrete-Time Signal Processing", 3rd edition, section 8.7.3: overlap-save.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..machine import Machine
+from ..method import Array, allowed_scratch
+from ..problem import Problem, padded_indices
+
+Sizes = tuple[int, int, int]
+
+# Transforms of the kernels that a plan may hold unless `workspace` allows more.
+SPECTRUM_BYTES = 64 << 20
+# Inputs transformed at a time: with their transform they fit a second-level cache of 1 MiB, where 256x256 ran at twice
+# the rate of 512x512.
+CHUNK_BYTES = 512 << 10
+# Flop/s of one thread of scipy.fft's real transforms in that cache, by bytes of a number, and of those that leave it or
+# have longer lines; of complex products; bytes/s of the copies; seconds of a chunk's and a tile's Python
+# (bench/test_fft.py).
+RATES = {8: 10e9, 4: 15e9}
+SLOW_RATES = {8: 3.4e9, 4: 7e9}
+LONG_LINE = 16384
+PRODUCT_RATE = 4e9
+COPY_RATE = 12e9
+# Tiles are chosen for so many threads: by the number that a call has, its result would depend on it.
+SHARES = 2
+CHUNK_SECONDS, TILE_SECONDS = 40e-6, 12e-6
+
+
+class Tiling(NamedTuple):
+    """Tiles on three axes: the inputs and the output pixels of one, and how many there are; the axes that are
+    transformed; and how many groups and tiles are transformed at a time.
+    """
+
+    lengths: Sizes
+    outputs: Sizes
+    counts: Sizes
+    axes: tuple[int, ...]
+    groups: int
+    tiles: int
+
+    @property
+    def size(self) -> int:
+        """Inputs that one transform mixes."""
+        return math.prod(self.lengths[axis] for axis in self.axes)
+
+    @property
+    def rows(self) -> int:
+        """Transforms of a tile and channel."""
+        return math.prod(self.lengths) // self.size
+
+
+class Cut(NamedTuple):
+    """What a tile reads on one axis: positions low to high of the tile are input positions `source`, the others
+    padding.
+    """
+
+    low: int
+    high: int
+    source: slice | Array
+
+
+def three(problem: Problem, name: str, missing: Any = 1) -> tuple[Any, ...]:
+    """A spatial option of a Problem on three axes."""
+    found: tuple[Any, ...] = getattr(problem, name)
+    return (missing,) * (3 - problem.rank) + found
+
+
+def reaches(problem: Problem) -> list[int]:
+    """What the kernel spans on each axis, its dilation included."""
+    spans = zip(three(problem, "kernel"), three(problem, "dilation"), strict=True)
+    return [dilation * (taps - 1) + 1 for taps, dilation in spans]
+
+
+@functools.lru_cache(maxsize=1024)
+def fast_length(least: int) -> int:
+    """The least product of 2, 3 and 5 that is as long."""
+    powers = range(least.bit_length())
+    odd: list[int] = [3**threes * 5**fives for threes in powers for fives in powers]
+    return min(part << (-(-least // part) - 1).bit_length() for part in odd if part < 2 * least)
+
+
+def transform_bytes(problem: Problem, tiling: Tiling, item: int) -> int:
+    """Of the kernels' transforms, `item` bytes to a real number: about half of them are stored."""
+    return math.prod(problem.weight_shape[:2]) * _stored(problem, tiling) * 2 * item
+
+
+def share_bytes(problem: Problem, tiling: Tiling, item: int) -> int:
+    """What one thread takes for its chunk: tiles, their transforms, those of the result and the result."""
+    channels = (problem.in_channels + problem.out_channels) // problem.groups
+    real = 2 if problem.accumulator.kind == "c" else 1
+    each = tiling.size * real * item + _stored(problem, tiling) * 2 * item
+    return tiling.tiles * tiling.groups * tiling.rows * channels * each
+
+
+def _stored(problem: Problem, tiling: Tiling) -> int:
+    """Complex numbers of one transform."""
+    if problem.accumulator.kind == "c":
+        return tiling.size
+    last = tiling.lengths[tiling.axes[-1]]
+    return tiling.size // last * (last // 2 + 1)
+
+
+@functools.lru_cache(maxsize=1024)
+def ranked(problem: Problem, item: int) -> tuple[Tiling, ...]:
+    """Tiles for transforms of `item` bytes to a real number, those of the least time first: by the Problem alone."""
+    axes = zip(reaches(problem), three(problem, "out_spatial"), three(problem, "stride"), strict=True)
+    found = [_tiling(problem, item, sizes) for sizes in itertools.product(*itertools.starmap(_choices, axes))]
+    if problem.rank > 1:
+        # One that is far beyond the cache, or far below, is never the best of many.
+        least = min(tiling.size for tiling in found)
+        found = [tiling for tiling in found if tiling.size * item <= max(8 * CHUNK_BYTES, 8 * least * item)]
+    return tuple(sorted(found, key=lambda tiling: _cost(problem, tiling, item)))
+
+
+def _cost(problem: Problem, tiling: Tiling, item: int) -> float:
+    """What the choice minimises: the time on SHARES threads."""
+    count = chunks(problem, tiling)
+    return thread_seconds(problem, tiling, item) / count * -(-count // SHARES)
+
+
+@functools.lru_cache(maxsize=1024)
+def fitting(problem: Problem, machine: Machine, item: int) -> Tiling | None:
+    """The best tiles whose scratch and kernels' transforms are allowed; none larger than the best of all, for which the
+    errors are reckoned.
+    """
+    held, allowed = max(SPECTRUM_BYTES, machine.workspace or 0), allowed_scratch(problem, machine)
+    found = ranked(problem, item)
+    return next(
+        (
+            tiling
+            for tiling in found
+            if tiling.size <= found[0].size
+            and share_bytes(problem, tiling, item) <= allowed
+            and transform_bytes(problem, tiling, item) <= held
+        ),
+        None,
+    )
+
+
+def workers(problem: Problem, machine: Machine, tiling: Tiling, item: int) -> int:
+    """Threads that the scratch, and the chunks, suffice for."""
+    share = max(1, share_bytes(problem, tiling, item))
+    return max(1, min(machine.threads, chunks(problem, tiling), allowed_scratch(problem, machine) // share))
+
+
+def chunks(problem: Problem, tiling: Tiling) -> int:
+    """Of all tiles and groups."""
+    return -(-problem.batch * math.prod(tiling.counts) // tiling.tiles) * -(-problem.groups // tiling.groups)
+
+
+def _choices(reach: int, outputs: int, stride: int) -> list[tuple[int, int, int]]:
+    """(length, output pixels, tiles) of an axis: from one tile to short ones, of which half is overlap; only those that
+    read less in all than every shorter one.
+    """
+    found: list[tuple[int, int, int]] = []
+    for count in (1, *(part << power for power in range(60) for part in (2, 3))):
+        pixels, length = -(-outputs // count), -(-outputs // count)
+        if reach > 1:
+            length = fast_length((pixels - 1) * stride + reach)
+            pixels = min(outputs, (length - reach) // stride + 1)
+        found.append((length, pixels, -(-outputs // pixels)))
+        if pixels == 1 or length < 2 * reach:
+            break
+    kept: list[tuple[int, int, int]] = []
+    for length, pixels, count in sorted(found):
+        if not kept or length * count < kept[-1][0] * kept[-1][2]:
+            kept.append((length, pixels, count))
+    return kept
+
+
+def _tiling(problem: Problem, item: int, sizes: tuple[tuple[int, int, int], ...]) -> Tiling:
+    lengths, outputs, counts = zip(*sizes, strict=True)
+    axes = tuple(axis for axis, taps in enumerate(three(problem, "kernel")) if taps > 1)
+    group = math.prod(lengths) * (problem.in_channels // problem.groups) * item
+    groups = min(problem.groups, max(1, CHUNK_BYTES // group))
+    most = max(1, CHUNK_BYTES // (group * groups))
+    return Tiling(lengths, outputs, counts, axes, groups, min(most, problem.batch * math.prod(counts)))
+
+
+def transform_flops(problem: Problem, tiling: Tiling) -> float:
+    """Of one channel of one tile, there or back; a complex transform is two real ones."""
+    real = 2 if problem.accumulator.kind == "c" else 1
+    return 2.5 * real * tiling.rows * tiling.size * math.log2(tiling.size)
+
+
+def product_flops(problem: Problem, tiling: Tiling) -> float:
+    """Of all products of one tile and group."""
+    inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    return 8.0 * tiling.rows * _stored(problem, tiling) * inputs * outputs
+
+
+def transform_rate(tiling: Tiling, item: int) -> float:
+    """Flop/s of one thread."""
+    longest = max(tiling.lengths[axis] for axis in tiling.axes)
+    slow = longest > LONG_LINE or tiling.size * item > 2 * CHUNK_BYTES
+    return (SLOW_RATES if slow else RATES)[item]
+
+
+def thread_seconds(problem: Problem, tiling: Tiling, item: int) -> float:
+    """What all tiles take on one thread."""
+    tiles = problem.batch * math.prod(tiling.counts)
+    channels = (problem.in_channels + problem.out_channels) // problem.groups
+    group = channels * transform_flops(problem, tiling) / transform_rate(tiling, item)
+    group += product_flops(problem, tiling) / PRODUCT_RATE
+    group += 2 * channels * math.prod(tiling.lengths) * item / COPY_RATE
+    return tiles * (problem.groups * group + TILE_SECONDS) + chunks(problem, tiling) * CHUNK_SECONDS
+
+
+@functools.lru_cache(maxsize=256)
+def cuts(problem: Problem, tiling: Tiling) -> tuple[tuple[Cut, ...], ...]:
+    """For each axis, what each of its tiles reads."""
+    return tuple(
+        tuple(
+            _cut(table, tile * pixels * stride, length, 1 if axis in tiling.axes else stride) for tile in range(count)
+        )
+        for axis, (table, length, pixels, count, stride) in enumerate(
+            zip(_tables(problem), tiling.lengths, tiling.outputs, tiling.counts, three(problem, "stride"), strict=True)
+        )
+    )
+
+
+def _tables(problem: Problem) -> list[Array]:
+    """Where the padded input's positions lie in the input, on three axes."""
+    sizes, pads = three(problem, "spatial"), three(problem, "padding", (0, 0))
+    return [padded_indices(size, pad, problem.padding_mode) for size, pad in zip(sizes, pads, strict=True)]
+
+
+def _cut(table: Array, start: int, length: int, step: int) -> Cut:
+    reads = table[start : start + length * step : step]
+    inside = np.flatnonzero(reads >= 0)
+    if not len(inside):
+        return Cut(0, 0, slice(0, 0))
+    low, high = int(inside[0]), int(inside[-1]) + 1
+    reads = reads[low:high]
+    first = int(reads[0])
+    if (np.diff(reads) == step).all():
+        return Cut(low, high, slice(first, first + len(reads) * step, step))
+    return Cut(low, high, reads)
