@@ -44,7 +44,6 @@ from ..method import Array, Work
 from ..problem import Problem
 from .operands import biases, three_axes
 from .overlap import (
-    SPECTRUM_BYTES,
     Cut,
     Tiling,
     cuts,
@@ -98,12 +97,7 @@ class Fourier:
                 f"sums of {problem.x_dtype.name} * {problem.weight_dtype.name} may be wrong by"
                 f" {self._integer_error(problem):.2g}, but integers must be exact after rounding"
             )
-        if fitting(problem, machine, self.item) is None:
-            return (
-                f"the kernels' transforms or the smallest tiles take more than the {SPECTRUM_BYTES >> 20} MiB and the"
-                f" scratch that are allowed: workspace= allows more"
-            )
-        return None
+        return fitting(problem, machine, self.item)[1] or None
 
     def error_bound(self, problem: Problem) -> float:
         if problem.accumulator.kind in "iu":
@@ -149,7 +143,7 @@ class Fourier:
         return workers(problem, machine, tiling, self.item) * share_bytes(problem, tiling, self.item)
 
     def _tiling(self, problem: Problem, machine: Machine) -> Tiling:
-        found = fitting(problem, machine, self.item)
+        found, _ = fitting(problem, machine, self.item)
         assert found is not None, "why_not refuses what has no tiles"
         return found
 

@@ -133,22 +133,21 @@ def _cost(problem: Problem, tiling: Tiling, item: int) -> float:
 
 
 @functools.lru_cache(maxsize=1024)
-def fitting(problem: Problem, machine: Machine, item: int) -> Tiling | None:
-    """The best tiles whose scratch and kernels' transforms are allowed; none larger than the best of all, for which the
-    errors are reckoned.
+def fitting(problem: Problem, machine: Machine, item: int) -> tuple[Tiling | None, str]:
+    """The best tiles whose scratch and kernels' transforms are allowed, or why there are none. They are no larger than
+    the best of all, for which the errors are reckoned.
     """
-    held, allowed = max(SPECTRUM_BYTES, machine.workspace or 0), allowed_scratch(problem, machine)
-    found = ranked(problem, item)
-    return next(
-        (
-            tiling
-            for tiling in found
-            if tiling.size <= found[0].size
-            and share_bytes(problem, tiling, item) <= allowed
-            and transform_bytes(problem, tiling, item) <= held
-        ),
-        None,
-    )
+    allowed, best = allowed_scratch(problem, machine), ranked(problem, item)
+    found = [tiling for tiling in best if tiling.size <= best[0].size]
+    least = min(share_bytes(problem, tiling, item) for tiling in found)
+    if least > allowed:
+        return None, f"all channels of one tile take {least} bytes of scratch at least, but a call may take {allowed}"
+    found = [tiling for tiling in found if share_bytes(problem, tiling, item) <= allowed]
+    held = min(transform_bytes(problem, tiling, item) for tiling in found)
+    most = max(SPECTRUM_BYTES, machine.workspace or 0)
+    if held > most:
+        return None, f"the kernels' transforms take {held} bytes, over {most}: workspace={held} allows that"
+    return next(tiling for tiling in found if transform_bytes(problem, tiling, item) <= most), ""
 
 
 def workers(problem: Problem, machine: Machine, tiling: Tiling, item: int) -> int:
