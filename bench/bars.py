@@ -7,6 +7,8 @@ Contenders of one bar take turns, round after round, with pauses in which the th
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.table import Table
-from scipy.signal import correlate
+from scipy.signal import correlate, fftconvolve, oaconvolve
 
 import numconv as nc
 from numconv import peaks
@@ -34,6 +36,7 @@ STAGES = (
     ("1x1 2048->512 at 7", "3x3 512 at 7"),
 )
 LOOPS = CASES["3x3 64 at 56"]
+LARGE_KERNELS = (31, 63)
 
 
 class Bar(NamedTuple):
@@ -59,7 +62,7 @@ def main() -> int:
         table.add_column(head, justify="right" if head in ("figure", "limit") else "left")
     missed = 0
     with screen.status("measuring") as status:
-        for measure in (products, tiny, alternation, loops):
+        for measure in (products, tiny, alternation, loops, transforms):
             for bar in measure(rounds):
                 status.update(f"{bar.promise}: {bar.layer}")
                 missed += not bar.holds
@@ -159,6 +162,28 @@ def loops(rounds: int) -> Iterator[Bar]:
 def by_planes(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """One output channel: the sum of the channels' correlations."""
     return sum(correlate(plane, part, "valid") for plane, part in zip(image, kernel, strict=True))
+
+
+def transforms(rounds: int) -> Iterator[Bar]:
+    """Large kernels on a large image, by a plan that fills `out`: against scipy's transforms and our direct sums."""
+    for size, dtype, options in itertools.product(LARGE_KERNELS, (np.float64, np.float32), ({}, {"rtol": 1e-5})):
+        if options and dtype == np.float64:
+            continue
+        case = Case(f"{size}x{size} on 2048x2048 {dtype.__name__}", (1, 1, 2048, 2048), (1, 1, size, size))
+        x, weight, _ = arrays(case.problem(dtype))
+        image, kernel = x[0, 0], np.ascontiguousarray(weight[0, 0, ::-1, ::-1])
+        layer, direct = (nc.plan(x.shape, weight, **wish) for wish in (options, {"reproducible": True}))
+        out = np.empty(layer.problem.out_shape, dtype)
+        runs = {
+            "auto": functools.partial(layer, x, out=out),
+            direct.method: functools.partial(direct, x, out=out),
+            "fftconvolve": functools.partial(fftconvolve, image, kernel, "valid"),
+            "oaconvolve": functools.partial(oaconvolve, image, kernel, "valid"),
+        }
+        found = list(timing.rounds(runs, rounds))
+        for name, least in ((direct.method, 1.5), ("fftconvolve", 2), ("oaconvolve", 2)):
+            ratio = statistics.median(times[name] / times["auto"] for times in found)
+            yield Bar(f"{layer.method} / {name}, in speed", case.name, f"{ratio:.2f}", f"{least}", ratio >= least)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def conv2d(
         "auto", or a method's name: see `numconv.explain`. One that cannot serve the call is a ValueError.
     rtol : float, optional
         Admit every method whose expected error, relative to max|x| * max over outputs of sum|w| + max|b|, meets it.
-        None: direct summation or BLAS. Direct methods are always admitted.
+        None: direct summation, BLAS, or Fourier transforms in float64. Direct methods are always admitted.
     rtol_kind : {"expected", "bound"}
         Compare `rtol` with the expected error, or with the proved bound.
     reproducible : bool

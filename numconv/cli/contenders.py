@@ -18,7 +18,7 @@ Run = Callable[[], Array]
 def contenders(case: Case) -> dict[str, Run]:
     """What computes a case in float32, by name; each call gives the whole result.
 
-    loops, tiled, depthwise, matmul
+    loops, tiled, depthwise, matmul, fft
         A plan of that method, written to the same array at each call.
     np.matmul
         The bare product on the same data, written to the same array at each call. For kernels larger than 1x1 the
