@@ -170,7 +170,10 @@ def hunted(draw, shape, dtype, factors=2):
 @settings(max_examples=40)
 @given(data=st.data())
 def test_no_hunted_input_breaks_the_proved_bound(method, dtype, data):
-    problem = data.draw(st.sampled_from(served(method, 256, dtype)))
+    if not (problems := served(method, 256, dtype)):
+        assert dtype != "float32", "give FAMILIES a Problem that it serves"
+        return
+    problem = data.draw(st.sampled_from(problems))
     x = data.draw(hunted(problem.x_shape, dtype))
     bias = data.draw(hunted((problem.out_channels,), dtype)) if problem.has_bias else None
     if problem.rank_one is None:

@@ -94,6 +94,16 @@ def test_nan_inf_and_overflow_stay_in_their_tiles_with_the_bits_of_loops(small_t
     assert (result[~inside] == clean[~inside]).any()
 
 
+@pytest.mark.parametrize(
+    ("x_scale", "weight_scale"), [(5e-324, 1e100), (1e200, 1e-322), (1e-310, 1e-3), (1e300, 1e300)]
+)
+def test_numbers_that_underflow_or_overflow_have_the_bits_of_loops(rng, x_scale, weight_scale):
+    x, weight = rng.integers(-3, 4, (1, 1, 30, 31)) * x_scale, rng.integers(-3, 4, (2, 1, 5, 5)) * weight_scale
+    with np.errstate(over="ignore"):
+        expected = nc.conv2d(x, weight, method="loops")
+    np.testing.assert_array_equal(nc.conv2d(x, weight, method="fft"), expected)
+
+
 def test_a_nan_in_the_weight_is_where_direct_sums_have_it():
     x, weight, _ = arrays(CASES["groups"].problem())
     weight[1, 0, 1, 1], weight[4, 0, 0, 0] = np.nan, np.inf

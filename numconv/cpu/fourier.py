@@ -20,6 +20,9 @@ the transform spreads them evenly over the tile, which takes away the sqrt(N): a
 of a unit each, times max|x| * sum|w|, and below 8 times the root of that with the probability of accuracy.py. Measured
 root-mean-square errors of transforms are 0.6 * sqrt(t) * u and less [4]_.
 
+Underflow would add its own errors, so that tiles, or kernels, of nothing but such tiny numbers are added up directly,
+as are those that overflow.
+
 .. [1] M. Mathieu, M. Henaff, Y. LeCun, "Fast training of convolutional networks through FFTs", ICLR 2014.
 .. [2] N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, 2002, theorem 24.2.
 .. [3] The same, lemma 3.5.
@@ -169,6 +172,8 @@ class Fourier:
             spectrum[place] = found
         assert spectrum is not None
         packed = weight.astype(problem.accumulator, order="C", copy=False)
+        if _fades(packed, _least(problem, tiling, self._dtype(problem))):
+            spectrum[...] = np.nan  # flags every tile
         return Prepared(spectrum, packed.reshape(*rows.shape[:2], problem.taps), biases(problem, bias))
 
     def run(
@@ -210,6 +215,7 @@ class _Correlation:
         self.out = out.reshape(batch, groups, -1, *out.shape[2:])
         self.bias = prepared.bias.reshape(groups, -1, 1, 1, 1)
         self.flags = np.zeros((batch, *tiling.counts), np.uint8)
+        self.least = _least(problem, tiling, dtype)
         self.cuts = cuts(problem, tiling)
         self.steps = tuple(step if axis in tiling.axes else 1 for axis, step in enumerate(three(problem, "stride")))
         self.rows = tuple(length for axis, length in enumerate(tiling.lengths) if axis not in tiling.axes)
@@ -228,6 +234,8 @@ class _Correlation:
         tiles = scratch[: math.prod(shape) * self.dtype.itemsize].view(self.dtype).reshape(shape)
         for tile, (n, *numbers) in zip(tiles, places, strict=True):
             self._gather(self._natural(tile), self.x[n, groups], numbers)
+            if _fades(tile, self.least):
+                self.flags[n, *numbers] = 1
         axes = len(self.sides)
         products = _multiplied(_forward(tiles, axes), self.spectrum[groups], axes)
         result = _backward(products, self.sides, self.dtype.kind == "c")
@@ -333,6 +341,20 @@ def add_products(sums: Array, x: Array, weight: Array) -> None:
     """Add x * weight to the sums."""
     for f in range(len(sums)):
         sums[f] += x[f] * weight[f]
+
+
+def _least(problem: Problem, tiling: Tiling, dtype: np.dtype[Any]) -> float:
+    """The magnitude below which underflow spoils a transform: N smallest normal numbers. 0 where none can be."""
+    small = problem.accumulator.kind in "iu" or problem.accumulator.itemsize < dtype.itemsize
+    return 0.0 if small else tiling.size * float(np.finfo(dtype).tiny)
+
+
+def _fades(values: Array, least: float) -> bool:
+    """Whether the largest of some numbers is so small, and not zero."""
+    if not least or not values.size:
+        return False
+    parts = values.view(values.real.dtype) if values.dtype.kind == "c" else values
+    return bool(0 < max(parts.max(), -parts.min()) < least)
 
 
 def _bits(size: int) -> float:
