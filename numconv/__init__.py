@@ -38,8 +38,8 @@ from .patches import fold, unfold
 from .plans import Plan
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from .problem import Problem
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "Cost",
     "Explanation",

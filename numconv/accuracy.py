@@ -50,12 +50,12 @@ def any_order_expected(problem: Problem) -> float:
 
 def passes_bound(problem: Problem, taps: Sequence[int]) -> float:
     """The proved bound of a sum in passes of so many taps, over factors whose product is off by `rank_one`."""
-    return _passes(problem, [_bound(problem, steps) for steps in _steps(problem, taps)])
+    return _passes(problem, [summed_bound(problem, steps) for steps in _steps(problem, taps)])
 
 
 def passes_expected(problem: Problem, taps: Sequence[int]) -> float:
     """The expected error of a sum in passes."""
-    return _passes(problem, [_expected(problem, steps) for steps in _steps(problem, taps)])
+    return _passes(problem, [summed_expected(problem, steps) for steps in _steps(problem, taps)])
 
 
 def _steps(problem: Problem, taps: Sequence[int]) -> tuple[int, ...]:

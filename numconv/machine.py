@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
 import numba.core.config
+import numba.misc.appdirs
 import numpy as np
+
+from .profile import Key, Profile, read
 
 # Flop/s of one thread, per byte of vector: two fused multiply-add units at 3 GHz, two flops for each float32 lane.
 FLOP_RATE_PER_BYTE = 2 * 2 * 3e9 / 4
 # Bytes/s that one thread moves to and from memory, and that the whole machine does.
-THREAD_BANDWIDTH = 10e9
+THREAD_BANDWIDTH = 16e9
 MACHINE_BANDWIDTH = 40e9
+# Bytes/s that one thread moves to and from the last cache, where what moves takes this share of the cache at most.
+CACHE_BANDWIDTH = 120e9
+CACHE_SHARE = 0.5
+# Seconds of a call without arithmetic.
+CALL = 4e-6
 DEFAULT_CACHES = (32 << 10, 1 << 20, 16 << 20)
 
 
-# numba's annotations do not know its settings.
+# Names the file that keeps the machine's profile, or says "off".
+PROFILE = "NUMCONV_PROFILE"
+
+# numba's annotations do not know its settings, nor where it keeps what is a user's.
 _config: Any = numba.core.config
+_folders: Any = numba.misc.appdirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +75,8 @@ class Machine:
     """One CPU, used with so many threads and at most so much scratch (None: as much as a method may always take), or a
     GPU.
 
-    Sizes in bytes, rates in flop/s and bytes/s; the rates are defaults that fit a server of the 2020s, good for
-    comparing methods, not for promises: `numconv info` measures.
+    Sizes in bytes, rates in flop/s and bytes/s. The rates are those of the profile that `numconv calibrate` measured,
+    or defaults that fit a server of the 2020s: good for comparing methods, not for promises.
     """
 
     threads: int
@@ -73,6 +86,8 @@ class Machine:
     caches: tuple[int, ...]
     workspace: int | None = None
     gpu: Gpu | None = None
+    # Out of the hash, which each call asks for: one process has one profile.
+    profile: Profile | None = field(default=None, hash=False)
 
     def lanes(self, dtype: np.dtype[Any]) -> int:
         """Elements of a dtype in a vector."""
@@ -84,16 +99,34 @@ class Machine:
         if self.gpu is not None:
             lanes = self.gpu.lanes if real <= 4 else self.gpu.double_lanes
             return 2.0 * self.gpu.multiprocessors * lanes * self.gpu.clock
+        if self.profile is not None:
+            return self.profile.at(self.profile.flops, self.threads) * 4 / real
         # Wider than 32 bytes, many processors split a vector in two or lower their clock: count half of it.
         width = min(self.vector_bytes, 32) + max(0, self.vector_bytes - 32) // 2
         return self.threads * FLOP_RATE_PER_BYTE * width * 4 / real
+
+    def efficiency(self, method: str, dtype: np.dtype[Any], default: float) -> float:
+        """The share of `flop_rate` that a method runs its own count of operations at, for sums of a dtype: as measured
+        here, or the method's default.
+        """
+        return default if self.profile is None else self.profile.efficiency(method, dtype, default)
 
     @property
     def bandwidth(self) -> float:
         """Bytes per second to and from memory."""
         if self.gpu is not None:
             return self.gpu.bandwidth
+        if self.profile is not None:
+            return self.profile.at(self.profile.bandwidth, self.threads)
         return min(self.threads * THREAD_BANDWIDTH, MACHINE_BANDWIDTH)
+
+    def moving(self, moved: float) -> float:
+        """Seconds that so many bytes take to move: through the last cache, if they stay in it from call to call."""
+        if self.gpu is not None or moved > CACHE_SHARE * self.caches[-1]:
+            return moved / self.bandwidth
+        if self.profile is not None:
+            return moved / self.profile.at(self.profile.cache_bandwidth, self.threads)
+        return moved / (self.threads * CACHE_BANDWIDTH)
 
     @property
     def multiprocessors(self) -> int:
@@ -102,23 +135,51 @@ class Machine:
 
     @property
     def launch(self) -> float:
-        """Seconds that starting a kernel takes on the GPU."""
-        return LAUNCH
+        """Seconds that starting a kernel takes."""
+        if self.gpu is not None:
+            return LAUNCH
+        return CALL if self.profile is None else self.profile.launch
 
 
 @functools.lru_cache(maxsize=256)
 def machine(threads: int, workspace: int | None = None) -> Machine:
     """The machine that this process runs on, as its numba compiles for it, used with so many threads and scratch."""
-    features = _features()
-    width = next((size for name, size in (("avx512f", 64), ("avx", 32)) if name in features), 16)
+    features, key, kept = _features(), profile_key(), _profile()
     return Machine(
         threads=threads,
-        cpu=_config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
-        vector_bytes=width,
+        cpu=key.cpu,
+        vector_bytes=key.vector_bytes,
         has_fma="fma" in features or "neon" in features,
         caches=_caches(),
         workspace=workspace,
+        profile=kept if threads <= key.threads else None,
     )
+
+
+def profile_key() -> Key:
+    """What a profile must have been measured with to be believed in this process."""
+    features = _features()
+    width = next((size for name, size in (("avx512f", 64), ("avx", 32)) if name in features), 16)
+    return Key(_config.CPU_NAME or llvmlite.binding.get_host_cpu_name(), width, int(_config.NUMBA_NUM_THREADS))
+
+
+def profile_path() -> Path | None:
+    """Where the profile lies: the file that NUMCONV_PROFILE names, none where it says "off", else one of the user's
+    cache folder, beside the one to which numba falls back.
+    """
+    named = os.environ.get(PROFILE, "")
+    if named:
+        return None if named == "off" else Path(named)
+    key = profile_key()
+    folder = Path(_folders.user_cache_dir("numconv", False))
+    return folder / f"{key.cpu}-{8 * key.vector_bytes}-bit-{key.threads}-threads.json"
+
+
+@functools.lru_cache(maxsize=1)
+def _profile() -> Profile | None:
+    """The profile that fits this process: read once, by the first call that plans."""
+    path = profile_path()
+    return None if path is None else read(path, profile_key())
 
 
 @functools.lru_cache(maxsize=64)

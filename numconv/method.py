@@ -28,10 +28,11 @@ def allowed_scratch(problem: Problem, machine: Machine) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a method does for a Problem; the planner's roofline is overhead + max(flops/rate, bytes/bandwidth) seconds.
+    """What a method does for a Problem, which the planner's roofline turns into seconds.
 
-    flops: operations it executes, wasted lanes included. rate: flop/s it was measured to run them at. bytes: what
-    it moves to and from memory. overhead: seconds of launching. prepare_bytes: what preparing the weights moves.
+    flops: operations it executes, wasted lanes included. rate: flop/s it was measured to run them at, which is
+    `Machine.efficiency` of `Machine.flop_rate`. bytes: what it moves to and from memory. overhead: seconds of
+    launching. prepare_bytes: what preparing the weights moves.
     """
 
     flops: float

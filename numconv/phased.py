@@ -40,7 +40,7 @@ class Phased:
         return _folded(problem, max(errors, default=0.0))
 
     def work(self, problem: Problem, machine: Machine) -> Work:
-        """The sums over the phases, at a rate for which the roofline gives the sum of their seconds."""
+        """The sums over the phases, at a rate for which the operations take the sum of their seconds."""
         flops = moved = busy = overhead = prepare_bytes = 0.0
         for phase, method in self._serves:
             runs = problem.batch // max(1, phase.problem.batch)
@@ -48,7 +48,7 @@ class Phased:
             # A result that goes through scratch is read and written once more.
             through = 0 if _direct(phase, problem.out_shape) else 2 * _out_bytes(phase.problem)
             flops, moved = flops + runs * work.flops, moved + runs * (work.bytes + through)
-            busy += runs * (max(work.flops / work.rate, work.bytes / machine.bandwidth) + through / machine.bandwidth)
+            busy += runs * work.flops / work.rate
             overhead += runs * work.overhead
             prepare_bytes += work.prepare_bytes
         return Work(flops, flops / busy if flops else 1.0, max(moved, problem.bytes), overhead, prepare_bytes)

@@ -15,12 +15,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import numconv
+from numconv.machine import PROFILE
 
 # The same examples in every run, and no deadline: the first call of a dtype compiles for seconds.
 settings.register_profile(
     "numconv", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("numconv")
+# A profile of this machine, if its user has made one, decides no test, nor in the processes that tests start.
+os.environ[PROFILE] = "off"
 
 # Helpers without doctests, which import what only an extra brings.
 collect_ignore = ["cuda_static.py", "ptx_device.py"]

@@ -82,6 +82,8 @@ FLOORS = (
     {"validate"},
     {"cuda.driver"},
     {"jit", "machine", "problem"},
+    {"profile"},
+    {"version"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Packages of rooms: the command line's files may use one another, and a folder's own file is empty.

@@ -13,14 +13,14 @@ import pytest
 
 import numconv as nc
 from numconv import planner
-from numconv.machine import machine
+from numconv.machine import gpu_machine, machine, typical_gpu
 from numconv.method import Work
 from numconv.methods import methods as table
 from numconv.planner import Wish, candidates, choose, seconds
 from numconv.testing import CASES, EDGES
 from numconv.validate import describe
 
-ON = machine(2)
+ON, GPU = machine(2), gpu_machine(typical_gpu((9, 0)))
 # Of enough terms for the expected error to be well under the proved bound.
 ONE_BY_ONE = describe(2, (1, 300, 4, 4), np.dtype("f4"), (2, 300, 1, 1), np.dtype("f4"))
 
@@ -51,10 +51,11 @@ def chosen(prepared=False, **wish):
     return choose(ONE_BY_ONE, ON, Wish(**wish), prepared).NAME
 
 
-def test_the_roofline_is_the_slower_of_computing_and_moving_plus_the_launch():
+def test_the_roofline_adds_computing_and_moving_to_the_launch_and_a_gpu_hides_the_shorter():
     assert seconds(Work(flops=6e9, rate=3e9, bytes=0, overhead=0.5, prepare_bytes=0), ON) == (0, 2.5)
-    moving = Work(flops=0, rate=1, bytes=3 * ON.bandwidth, overhead=1, prepare_bytes=2 * ON.bandwidth)
-    assert seconds(moving, ON) == (2, 4)
+    for on, running in ((ON, 6), (GPU, 4)):
+        both = Work(flops=6, rate=3, bytes=3 * on.bandwidth, overhead=1, prepare_bytes=2 * on.bandwidth)
+        assert seconds(both, on) == (2, running)
 
 
 def test_the_fastest_wins_and_the_first_of_equals(offer):

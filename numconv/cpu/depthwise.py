@@ -38,8 +38,10 @@ NEEDS_RTOL = False
 
 DTYPES = "fd"
 # Share of the FMA peak that the cycles of `_busiest` run at, and a window that leaves the first-level cache room.
-EFFICIENCY = 0.7
+EFFICIENCY = 0.75
 WINDOW_BYTES = 64 << 10
+# Cycles that a task takes besides: to be taken, found and started.
+TASK_COST = 400
 # The most that a window of several rows takes: a share of the second-level cache.
 LARGEST_WINDOW = 512 << 10
 
@@ -76,8 +78,8 @@ def work(problem: Problem, machine: Machine) -> Work:
     flops = (
         2.0 * machine.threads * _busiest(problem, machine, _rows(problem, machine)) * machine.lanes(problem.accumulator)
     )
-    rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
-    return Work(flops, rate, problem.bytes, 4e-6, 0.0)
+    share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY)
+    return Work(flops, share * machine.flop_rate(problem.accumulator), problem.bytes, machine.launch, 0.0)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
@@ -194,7 +196,7 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
         adding = channels * sweep_cycles(sweep.kernel_h, sweep.kernel_w, sweep.tile_rows, rows, vectors)
     far = _window_size(problem, rows) > WINDOW_BYTES
     copying = 0 if sweep.direct else copy_cycles(problem, rows, columns, lanes, not sweep.strip, False) * (1 + far)
-    return -(-tasks(problem, rows, columns, channels) // machine.threads) * int(100 + copying + adding)
+    return -(-tasks(problem, rows, columns, channels) // machine.threads) * int(TASK_COST + copying + adding)
 
 
 @njit(parallel=True)

@@ -38,8 +38,10 @@ PIXEL_COST = 8
 CHANNEL_COST = 14
 # And for each run of pixels that lies in one row of the output: 3x3 maps ran at a third of what wide ones do.
 RUN_COST = 400
-# Share of the FMA peak that it was measured to run at, by the accumulator's kind (bench/test_resnet50.py).
-EFFICIENCY = {"f": 0.7, "c": 0.15, "i": 0.55, "u": 0.55}
+# What each sum takes besides its taps, in the same unit: to be cleared, added to its total, and stored.
+SUM_COST = 30
+# Share of the FMA peak that it was measured to run at, by the accumulator's kind (bench/auto_regret.py).
+EFFICIENCY = {"f": 0.42, "c": 0.15, "i": 0.55, "u": 0.55}
 
 
 class Prepared(NamedTuple):
@@ -58,10 +60,10 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 def work(problem: Problem, machine: Machine) -> Work:
     pixels, channels = _blocks(problem, machine)
-    steps = machine.threads * _busiest(problem, machine.threads, pixels, channels)
-    flops_per_step = 8 if problem.accumulator.kind == "c" else 2
-    rate = EFFICIENCY[problem.accumulator.kind] * machine.flop_rate(problem.accumulator)
-    return Work(steps * flops_per_step, rate, problem.bytes, 4e-6, _prepare_bytes(problem))
+    flops = 2.0 * machine.threads * _busiest(problem, machine.threads, pixels, channels)
+    share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY[problem.accumulator.kind])
+    rate = share * machine.flop_rate(problem.accumulator)
+    return Work(flops, rate, problem.bytes, machine.launch, _prepare_bytes(problem))
 
 
 def _prepare_bytes(problem: Problem) -> float:
@@ -129,5 +131,7 @@ def _busiest(problem: Problem, threads: int, pixels: int, channels: int) -> int:
     lanes = min(pixels, -(-problem.pixels // LANES) * LANES)
     runs = -(-min(pixels, problem.pixels) // problem.out_spatial[-1]) if problem.pixels else 0
     copying = lanes * PIXEL_COST + runs * RUN_COST + ROW_COST
-    per_tap = min(channels, group_channels) * (lanes + CHANNEL_COST) + copying
-    return -(-tasks // threads) * per_tap * problem.taps
+    sums = min(channels, group_channels)
+    # A complex product is four.
+    adding = sums * (lanes + CHANNEL_COST) * (4 if problem.accumulator.kind == "c" else 1)
+    return -(-tasks // threads) * ((adding + copying) * problem.taps + sums * lanes * SUM_COST)

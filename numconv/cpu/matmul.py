@@ -35,9 +35,11 @@ REPRODUCIBLE = False
 NEEDS_RTOL = False
 
 DTYPES = "fdFD"
-# Share of the FMA peak of large products (bench/peers.py), and the depth and the pixels at which half of it is reached.
-EFFICIENCY = 0.74
-HALF_DEPTH, HALF_PIXELS = 4, 12
+# Share of the FMA peak of large products (bench/auto_regret.py), the depth, rows and columns at which half of it is
+# reached, and the part of it that is left at depth 1, which np.matmul gives to a loop of its own and to no BLAS.
+EFFICIENCY = 0.76
+HALF_DEPTH, HALF_ROWS, HALF_COLUMNS = 4, 8, 12
+OUTER = 0.02
 # Parts begin at whole multiples of this many rows or columns: a cache line of float32, and of BLAS tiles.
 GRAIN = 16
 # One row of scratch per thread: 3 addresses, 4 dimensions, 9 steps.
@@ -83,11 +85,28 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    depth = max(1, problem.in_channels // problem.groups)
-    pixels = max(1, problem.pixels)
-    share = EFFICIENCY * depth / (depth + HALF_DEPTH) * pixels / (pixels + HALF_PIXELS)
-    rate = share * machine.flop_rate(problem.accumulator)
-    return Work(problem.flops, rate, problem.bytes, 4e-6, 0.0)
+    depth, (height, width), parts = problem.taps, *_parts(problem, machine.threads)
+    tasks = problem.batch * problem.groups * parts
+    # The busiest thread, if all parts were as large as the largest.
+    products = machine.threads * -(-tasks // machine.threads) * depth * height * width
+    share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY) * _fullness(depth, height, width)
+    flops = products * (8 if problem.accumulator.kind == "c" else 2)
+    return Work(flops, share * machine.flop_rate(problem.accumulator), problem.bytes, machine.launch, 0.0)
+
+
+def _parts(problem: Problem, threads: int) -> tuple[tuple[int, int], int]:
+    """((height, width) of the largest part, parts) of one product."""
+    grid = _grid(problem, threads)
+    heights, widths = _part_sizes(problem, *grid)
+    return (max(heights), max(widths)), math.prod(grid)
+
+
+def _fullness(depth: int, height: int, width: int) -> float:
+    """What a product reaches of a large one's rate. A single row or column is another kernel, bound by memory."""
+    if depth <= 1:
+        return OUTER
+    sides = ((depth, HALF_DEPTH), (height, HALF_ROWS), (width, HALF_COLUMNS))
+    return math.prod(side / (side + half) for side, half in sides if side > 1)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:

@@ -64,8 +64,11 @@ def strip_cycles(problem: Problem, rows: int, vectors: int) -> float:
     """About how long one channel of a block takes, in cycles."""
     tall, rest = divmod(rows, TALL)
     low, tall = int(0 < rest <= LOW), tall + (rest > LOW)
-    # A start, of which narrow maps have many, and then a multiply-add for a tap takes a fifth more than a cycle.
-    return (tall + low) * 150 + 1.2 * (tall * TALL + low * LOW) * vectors * problem.taps
+    out_rows, strips, stride = tall * TALL + low * LOW, tall + low, problem.stride[-1]
+    # A start, of which narrow maps have many; for each vector a multiply-add a tap and the row's end; and, with a
+    # stride, shuffles of each vector that is loaded.
+    loads = (out_rows * stride + strips * (problem.kernel[-1] - stride)) * problem.kernel[-1]
+    return strips * 150 + vectors * (out_rows * (0.75 * problem.taps + 3.5) + 1.5 * loads * (stride - 1))
 
 
 @njit()

@@ -74,10 +74,10 @@ def tiles(dtype: np.dtype[Any], widths: tuple[int, ...], tile_rows: int) -> Arra
 
 def sweep_cycles(kernel_h: int, kernel_w: int, tile_rows: int, rows: int, vectors: int) -> int:
     """About how long tiles take for so many rows of vectors, in cycles."""
-    # A multiply-add, or a load over the end of a cache line, takes a cycle or two; and so much a tile to start.
-    tap = max(kernel_h * tile_rows, 2 * (kernel_h + tile_rows - 1))
+    # For each column of the kernel, multiply-adds and loads, some over the end of a cache line; a tile's start.
+    tap = 0.8 * kernel_h * tile_rows + kernel_h + tile_rows - 1
     strips = -(-rows // tile_rows)
-    return strips * (vectors * tap * kernel_w + 40 * -(-vectors // VECTORS))
+    return int(strips * (vectors * (tap * kernel_w + 3 * tile_rows) + 45 * -(-vectors // VECTORS)))
 
 
 @njit()

@@ -37,8 +37,10 @@ REPRODUCIBLE = True
 NEEDS_RTOL = False
 
 DTYPES = "fd"
-# Share of the FMA peak that the cycles of `_busiest` were measured to run at (bench/peers.py).
+# Share of the FMA peak that the cycles of `_busiest` were measured to run at (bench/auto_regret.py).
 EFFICIENCY = 0.75
+# Cycles that a task takes besides its copies and sums: depthwise layers are a task a channel.
+TASK_COST = 900
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
 WINDOW_BYTES = 256 << 10
 PART_BYTES = 256 << 10
@@ -85,9 +87,10 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 def work(problem: Problem, machine: Machine) -> Work:
     choice = _choose(problem, machine, _shape(problem, machine))
     flops = 2.0 * machine.threads * _busiest(_flat(problem), machine, choice) * machine.lanes(problem.accumulator)
-    rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
+    share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY)
+    rate = share * machine.flop_rate(problem.accumulator)
     packing = float(math.prod(problem.weight_shape) * problem.accumulator.itemsize)
-    return Work(flops, rate, problem.bytes, 4e-6, packing * (choice.shape == "channels"))
+    return Work(flops, rate, problem.bytes, machine.launch, packing * (choice.shape == "channels"))
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
@@ -247,7 +250,7 @@ def _busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
 
 def _task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
     copying = copy_cycles(problem, rows, columns, machine.lanes(problem.accumulator), SHAPES[shape].PHASED)
-    return copying + int(SHAPES[shape].cycles(problem, machine, rows, columns, channels))
+    return TASK_COST + copying + int(SHAPES[shape].cycles(problem, machine, rows, columns, channels))
 
 
 def shares(problem: Problem, machine: Machine) -> list[int]:

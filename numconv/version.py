@@ -1,0 +1,3 @@
+"""The version of the package: a profile of an older one is not believed."""
+
+__version__ = "0.1.0"
