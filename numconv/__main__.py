@@ -1,4 +1,4 @@
-"""``python -m numconv demo | bench | explain | info | warmup``."""
+"""``python -m numconv demo | bench | explain | info | warmup | calibrate``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .cli import bench, demo, explain, info, warmup
+from .cli import bench, calibrate, demo, explain, info, warmup
 from .cli.command import Command, Parser, UsageError, missing
 
-COMMANDS: tuple[Command, ...] = (demo, bench, explain, info, warmup)
+COMMANDS: tuple[Command, ...] = (demo, bench, explain, info, warmup, calibrate)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ FLOP_RATE_PER_BYTE = 2 * 2 * 3e9 / 4
 THREAD_BANDWIDTH = 16e9
 MACHINE_BANDWIDTH = 40e9
 # Bytes/s that one thread moves to and from the last cache, where what moves takes this share of the cache at most.
-CACHE_BANDWIDTH = 120e9
+CACHE_BANDWIDTH = 80e9
 CACHE_SHARE = 0.5
 # Seconds of a call without arithmetic.
 CALL = 4e-6

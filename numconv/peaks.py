@@ -1,4 +1,4 @@
-"""The two peaks of a roofline, measured: fused multiply-adds from registers, and copying through memory."""
+"""The peaks of a roofline, measured: fused multiply-adds from registers, copying through memory and within a cache."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ COPY_BYTES = 64 << 20
 
 
 class Peaks(NamedTuple):
-    """flops: float32 flop/s of all threads. bandwidth: bytes/s read plus written by a copy that no cache holds."""
+    """flops: float32 flop/s of all threads. bandwidth, cache_bandwidth: bytes/s read plus written by a copy, one that
+    no cache holds and one that the last cache does.
+    """
 
     flops: float
     bandwidth: float
+    cache_bandwidth: float
 
 
 @njit(parallel=True)
@@ -45,15 +48,20 @@ def copy_all(source: Array, target: Array, shares: int) -> None:
             part[i] = given[i]
 
 
-def measure(repeats: int = 10) -> Peaks:
-    """Both peaks with the threads that numba has now; the best of `repeats` runs of about 10 ms each."""
-    threads = jit.threads()
-    lanes = (0,) * (machine(threads).vector_bytes // 4)
+def measure(repeats: int = 10, threads: int | None = None) -> Peaks:
+    """The peaks of so many threads, all that numba has now unless given; the best of `repeats` runs of about 10 ms."""
+    threads = threads or jit.threads()
+    on = machine(threads)
+    lanes = (0,) * (on.vector_bytes // 4)
     sums = np.zeros(threads, np.float32)
     source, target = np.ones(COPY_BYTES // 4, np.float32), np.zeros(COPY_BYTES // 4, np.float32)
     spinning = _best(lambda: spin_all(sums, ROUNDS, lanes), repeats)
     copying = _best(lambda: copy_all(source, target, threads), repeats)
-    return Peaks(threads * ROUNDS * CHAINS * len(lanes) * 2 / spinning, 2 * COPY_BYTES / copying)
+    # Both arrays in an eighth of the cache, which others use too.
+    kept = min(len(source), on.caches[-1] // 16 // 4)
+    within = _best(lambda: copy_all(source[:kept], target[:kept], threads), repeats)
+    flops = threads * ROUNDS * CHAINS * len(lanes) * 2 / spinning
+    return Peaks(flops, 2 * COPY_BYTES / copying, 2 * 4 * kept / within)
 
 
 def _best(function: Callable[[], object], repeats: int) -> float:

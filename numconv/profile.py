@@ -18,6 +18,9 @@ import numpy as np
 
 from .version import __version__
 
+# Methods count their operations in round figures: a share may be over 1, but not by so much.
+MOST_SHARE = 2.0
+
 
 class Key(NamedTuple):
     """What a profile must have been measured with to be believed; threads are all that numba has."""
@@ -68,7 +71,7 @@ def read(path: Path, key: Key) -> Profile | None:
         profile = Profile(Key(**found.pop("key")), *(_frozen(found[name]) for name in names if name != "key"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return profile if profile.key == key and _plausible(profile) else None
+    return profile if profile.key == key and plausible(profile) else None
 
 
 def _frozen(value: Any) -> Any:
@@ -76,13 +79,13 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def _plausible(profile: Profile) -> bool:
-    """Whether every figure is one that a machine can have."""
+def plausible(profile: Profile) -> bool:
+    """Whether the figures are such as a machine can have. A busy one's are not: a method may seem to beat the peak."""
     pairs = (profile.flops, profile.bandwidth, profile.cache_bandwidth)
     try:
         figures = [figure for one, every in pairs for figure in (one, every)] + [profile.launch]
-        figures += [share for _, _, share in profile.efficiencies]
-        return all(math.isfinite(figure) and figure > 0 for figure in figures)
+        shares = [share for _, _, share in profile.efficiencies]
+        return all(math.isfinite(figure) and figure > 0 for figure in figures + shares) and max(shares) <= MOST_SHARE
     except (TypeError, ValueError):
         return False
 

@@ -283,6 +283,7 @@ def test_info_prints_every_fact(capsys):
     assert "ceiling of a static model, not measured" in facts["CUDA"]
     assert re.match(r"\d+ GFLOP/s", facts["FMA peak"])
     assert re.match(r"[\d.]+ GB/s", facts["memory peak"])
+    assert "typical rates" in facts["profile"]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.NAME)

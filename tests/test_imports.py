@@ -55,7 +55,7 @@ FLOORS = (
     {"plans"},
     {"planner"},
     {"phased"},
-    {"phases", "narrow", "cuda.launch"},
+    {"phases", "narrow", "cuda.launch", "calibration"},
     {"methods"},
     METHOD_FILES,
     {"testing", "peaks"},

@@ -15,10 +15,11 @@ from typing import Any
 from .. import __version__, conv2d, explain, jit, peaks
 from ..cpu import direct
 from ..cpu.blas import blas_name, find_blas
-from ..machine import machine, typical_gpu
+from ..machine import PROFILE, machine, profile_path, typical_gpu
+from ..profile import Profile
 
 NAME = "info"
-SUMMARY = "tell the versions, the processor, the threads, the BLAS, the caches and the measured peaks"
+SUMMARY = "tell the versions, the processor, the threads, the BLAS, the caches, the profile and the measured peaks"
 EXAMPLE = "python -m numconv info"
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "rich", "matplotlib", "scikit-image")
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one fact a line."""
-    for name, value in facts(peaks.measure()).items():
+    for name, value in (facts(peaks.measure()) | calibrated()).items():
         print(f"{name:16}{value}")
     return 0
 
@@ -52,6 +53,34 @@ def facts(measured: peaks.Peaks) -> dict[str, str]:
         "FMA peak": f"{measured.flops / 1e9:.0f} GFLOP/s, float32, measured",
         "memory peak": f"{measured.bandwidth / 1e9:.1f} GB/s, read and written by a copy, measured",
     }
+
+
+def calibrated() -> dict[str, str]:
+    """The profile that the planner goes by, or that there is none."""
+    found, path = machine(jit.threads()).profile, profile_path()
+    if path is None:
+        return {"profile": f"none is read, for {PROFILE} is 'off': typical rates"}
+    if found is None:
+        return {"profile": f"none in {path} that fits: typical rates, until `python -m numconv calibrate`"}
+    return {"profile": f"in use, from {path}", **{f"  {name}": value for name, value in rates(found).items()}}
+
+
+def rates(profile: Profile) -> dict[str, str]:
+    """A profile's figures in words."""
+    pairs = {
+        "FMA": (profile.flops, "GFLOP/s"),
+        "memory": (profile.bandwidth, "GB/s"),
+        "cache": (profile.cache_bandwidth, "GB/s"),
+    }
+    threads = profile.key.threads
+    found = {
+        name: f"{one / 1e9:.3g} {unit} of one thread, {every / 1e9:.3g} of {threads}"
+        for name, ((one, every), unit) in pairs.items()
+    }
+    found["launch"] = f"{profile.launch * 1e6:.1f} us"
+    for method, kind, share in profile.efficiencies:
+        found[method] = ", ".join(filter(None, (found.get(method), f"{kind} {share:.0%}")))
+    return found
 
 
 def version(package: str) -> str:
