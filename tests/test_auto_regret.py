@@ -1,4 +1,4 @@
-"""What bench/auto_regret.py computes: its random layers, its statistics and whom it times how often. No layer is run."""
+"""What bench/auto_regret.py computes: its random layers, its statistics and whom it times. No layer is run."""
 
 from __future__ import annotations
 
