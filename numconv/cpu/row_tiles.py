@@ -16,6 +16,8 @@ from .simd.rows import call_rows, rows_tile
 # weight in 32 registers. In 16 there is room for half as many vectors.
 HEIGHTS = (5, 3, 1)
 VECTORS = 4 if WIDE else 2
+# Cycles until a multiply-add has its sum.
+LATENCY = 3.5
 
 
 class Sweep(NamedTuple):
@@ -74,10 +76,16 @@ def tiles(dtype: np.dtype[Any], widths: tuple[int, ...], tile_rows: int) -> Arra
 
 def sweep_cycles(kernel_h: int, kernel_w: int, tile_rows: int, rows: int, vectors: int) -> int:
     """About how long tiles take for so many rows of vectors, in cycles."""
-    # For each column of the kernel, multiply-adds and loads, some over the end of a cache line; a tile's start.
-    tap = 0.8 * kernel_h * tile_rows + kernel_h + tile_rows - 1
-    strips = -(-rows // tile_rows)
-    return int(strips * (vectors * (tap * kernel_w + 3 * tile_rows) + 45 * -(-vectors // VECTORS)))
+
+    def tile(width: int) -> float:
+        """For each column of the kernel, multiply-adds and loads, some over the end of a cache line, or a sum's own
+        chain of multiply-adds, each of which waits for the last; then the tile's start and end.
+        """
+        column = max(width * (0.8 * kernel_h * tile_rows + kernel_h + tile_rows - 1), LATENCY * kernel_h)
+        return column * kernel_w + 3 * tile_rows * width + 45
+
+    full, rest = divmod(vectors, VECTORS)
+    return int(-(-rows // tile_rows) * (full * tile(VECTORS) + (rest > 0) * tile(rest)))
 
 
 @njit()
