@@ -24,7 +24,8 @@ from .problem import Problem
 from .profile import Profile, kind_of
 from .testing import Case, arrays
 
-# What methods are for: dense layers, products, depthwise layers by strips and by rows, a kernel as large as the map.
+# What methods are for: dense layers, products, depthwise layers by strips and by rows, a kernel as large as
+# the map, kernels of rank 1.
 LAYERS = (
     Case("3x3", (1, 64, 28, 28), (64, 64, 3, 3), {"padding": 1}),
     Case("3x3 small map", (1, 128, 14, 14), (128, 128, 3, 3), {"padding": 1}),
@@ -34,6 +35,7 @@ LAYERS = (
     Case("depthwise 5x5", (1, 64, 28, 28), (64, 1, 5, 5), {"padding": 2, "groups": 64}),
     Case("depthwise 11x11", (1, 16, 56, 56), (16, 1, 11, 11), {"padding": 5, "groups": 16}),
     Case("31x31", (1, 4, 64, 64), (4, 4, 31, 31), {"padding": 15}),
+    Case("rank 1", (1, 4, 128, 128), (4, 1, 15, 15), {"padding": 7, "groups": 4}, rank_one=True),
 )
 NOTHING = Case("no arithmetic", (1, 1, 1, 1), (1, 1, 1, 1))
 # One dtype of each kind, and how many of the layers it is measured on: integers and complex numbers have loops alone.

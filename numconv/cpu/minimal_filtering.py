@@ -74,9 +74,10 @@ class Prepared(NamedTuple):
 
 
 class MinimalFiltering:
-    """What a method of tiles of so many by so many outputs offers."""
+    """What a method of that name, of tiles of so many by so many outputs, offers."""
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, name: str, outputs: int) -> None:
+        self.name = name
         self.outputs = outputs
 
     def why_not(self, problem: Problem, machine: Machine) -> str | None:
@@ -109,10 +110,12 @@ class MinimalFiltering:
 
     def work(self, problem: Problem, machine: Machine) -> Work:
         cycles = machine.threads * _busiest(problem, machine, self.outputs, _choose(problem, machine, self.outputs))
-        rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
+        share = machine.efficiency(self.name, problem.accumulator, EFFICIENCY)
+        rate = share * machine.flop_rate(problem.accumulator)
         transformed = problem.out_channels * self._planes(problem) * problem.accumulator.itemsize
         moved = problem.bytes + transformed - math.prod(problem.weight_shape) * problem.accumulator.itemsize
-        return Work(2.0 * cycles * machine.lanes(problem.accumulator), rate, moved, 8e-6, 2.0 * transformed)
+        flops = 2.0 * cycles * machine.lanes(problem.accumulator)
+        return Work(flops, rate, moved, 2 * machine.launch, 2.0 * transformed)
 
     def _planes(self, problem: Problem) -> int:
         """Elements of the transformed weights of an output channel."""

@@ -122,8 +122,8 @@ def _passes_taps(problem: Problem) -> tuple[int, ...]:
 def work(problem: Problem, machine: Machine) -> Work:
     busiest = _busiest(problem, machine, _block(problem, machine))
     flops = 2.0 * machine.threads * busiest * machine.lanes(problem.accumulator)
-    rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
-    return Work(flops, rate, problem.bytes, 4e-6, 0.0)
+    rate = machine.efficiency(NAME, problem.accumulator, EFFICIENCY) * machine.flop_rate(problem.accumulator)
+    return Work(flops, rate, problem.bytes, machine.launch, 0.0)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:

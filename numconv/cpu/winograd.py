@@ -18,7 +18,7 @@ NAME = "winograd"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
 
-_filtering = MinimalFiltering(outputs=4)
+_filtering = MinimalFiltering(NAME, outputs=4)
 why_not, error_bound, expected_error = _filtering.why_not, _filtering.error_bound, _filtering.expected_error
 work, scratch_bytes = _filtering.work, _filtering.scratch_bytes
 prepare, run = _filtering.prepare, _filtering.run

@@ -19,7 +19,7 @@ NAME = "winograd2"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
 
-_filtering = MinimalFiltering(outputs=2)
+_filtering = MinimalFiltering(NAME, outputs=2)
 why_not, error_bound, expected_error = _filtering.why_not, _filtering.error_bound, _filtering.expected_error
 work, scratch_bytes = _filtering.work, _filtering.scratch_bytes
 prepare, run = _filtering.prepare, _filtering.run
