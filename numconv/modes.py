@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import jit
 from .axes import Frame, correlate, reverse
-from .dialect import scalar
+from .dialect import scalar, wish
 from .method import Array
-from .planner import Call, Wish
+from .planner import Call, Wish, chosen
 from .validate import as_array, canonical
 
 MODES = ("valid", "same", "full")
@@ -236,3 +237,17 @@ def _turned(part: Part, x: Array, kernel: Array, shapes: str) -> bool:
             f"For 'valid' mode, one must be at least as large as the other in every dimension, for {shapes}"
         )
     return True
+
+
+def worded_call(x: Array, kernel: Array, part: Part, method: Any, rtol: Any, reproducible: Any) -> Call:
+    """The Call of a part, by scipy's words for the method or ours. "fft" is that method where it serves."""
+    asked = wish("auto" if method in ("direct", "fft") else method, rtol, "expected", reproducible)
+    call = part_call(x, kernel, part, asked._replace(reproducible=True) if method == "direct" else asked)
+    if method != "fft":
+        return call
+    transform = call._replace(wish=asked._replace(method="fft"))
+    try:
+        chosen(transform, jit.threads(), prepared=False)
+    except (TypeError, ValueError):
+        return call  # which knows another way, or raises what is wrong with it
+    return transform

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 
 from . import jit
 from .axes import reverse
-from .dialect import correlation, wish
+from .dialect import correlation
 from .method import Array
-from .modes import MODES, bounded, broadcast_convolution, conjugate, images, pair, part_call, part_of, span
+from .modes import MODES, bounded, broadcast_convolution, conjugate, images, pair, part_of, span, worded_call
 from .planner import Call, Wish, candidates, chosen
 from .validate import integer
 
@@ -104,7 +104,7 @@ def correlate(
     if not x.ndim:
         return np.multiply(x, kernel)
     part = part_of(x, mode, axes, stride, dilation)
-    return _by(method, part_call(x, kernel, part, _wish(method, rtol, reproducible)))
+    return worded_call(x, kernel, part, method, rtol, reproducible)
 
 
 @correlation
@@ -132,7 +132,7 @@ def convolve(
     array([0, 1, 4, 7, 6])
 
     """
-    return _by(method, _convolution(in1, in2, mode, axes, stride, dilation, _wish(method, rtol, reproducible)))
+    return _convolution(in1, in2, mode, axes, stride, dilation, method, rtol, reproducible)
 
 
 @correlation
@@ -192,7 +192,7 @@ def correlate2d(
     changed = mode == "valid" and any(n < k for n, k in zip(x.shape, kernel.shape, strict=True))
     x, kernel = (conjugate(x), kernel) if changed else (x, conjugate(kernel))
     part = bounded(part, boundary, fillvalue, x, kernel)
-    return _by(method, part_call(x, kernel, part, _wish(method, rtol, reproducible)))
+    return worded_call(x, kernel, part, method, rtol, reproducible)
 
 
 @correlation
@@ -224,7 +224,7 @@ def convolve2d(
     """
     x, kernel = images(in1, in2, "convolve2d")
     part = bounded(part_of(x, mode, None, stride, dilation), boundary, fillvalue, x, kernel)
-    return _by(method, part_call(x, reverse(kernel, part.axes), part, _wish(method, rtol, reproducible)))
+    return worded_call(x, reverse(kernel, part.axes), part, method, rtol, reproducible)
 
 
 @correlation
@@ -319,7 +319,7 @@ def choose_conv_method(
     'direct'
 
     """
-    call = _convolution(in1, in2, mode, None, 1, 1, Wish())
+    call = _convolution(in1, in2, mode, None, 1, 1, "auto", None, False)
     if not isinstance(call, Call):
         return ("direct", {"direct": 0.0, "fft": math.inf}) if measure else "direct"
     try:
@@ -381,27 +381,11 @@ def correlation_lags(in1_len: int, in2_len: int, mode: str = "full") -> Array:
     return np.arange(low, high) - (kernel - 1 - late)
 
 
-def _convolution(in1: Any, in2: Any, mode: Any, axes: Any, stride: Any, dilation: Any, wish: Wish) -> Call | Array:
+def _convolution(
+    in1: Any, in2: Any, mode: Any, axes: Any, stride: Any, dilation: Any, method: Any, rtol: Any, reproducible: Any
+) -> Call | Array:
     x, kernel = pair(in1, in2, "volume and kernel")
     if not x.ndim:
         return np.multiply(x, kernel)
     part = part_of(x, mode, axes, stride, dilation)
-    return part_call(x, reverse(kernel, part.axes), part, wish)
-
-
-def _wish(method: Any, rtol: Any, reproducible: Any) -> Wish:
-    """The words of scipy for the method, and ours."""
-    found = wish("auto" if method in ("direct", "fft") else method, rtol, "expected", reproducible)
-    return found._replace(reproducible=True) if method == "direct" else found
-
-
-def _by(method: Any, call: Call | Array) -> Call | Array:
-    """The call by the method "fft", if that is the word for it and it serves."""
-    if method != "fft" or not isinstance(call, Call):
-        return call
-    transform = call._replace(wish=call.wish._replace(method="fft"))
-    try:
-        chosen(transform, jit.threads(), prepared=False)
-    except (TypeError, ValueError):
-        return call  # which knows another way, or raises what is wrong with it
-    return transform
+    return worded_call(x, reverse(kernel, part.axes), part, method, rtol, reproducible)
