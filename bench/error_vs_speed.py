@@ -38,7 +38,7 @@ LAYERS = (
 )
 # Output rows of a large filter that the oracle computes.
 CHECKED_ROWS = 16
-MARKERS = "oD^svP*X"
+MARKERS = "oD^svP*Xhd<>"
 COLOURS = ("#2166ac", "#b2182b", "#e08214", "#1b7837", "#762a83")
 
 

@@ -9,8 +9,6 @@ mean zero, below exp(lambda*sqrt(s)*u + s*u**2 / (1 - u)) - 1 with probability 1
 for each element [2]_: lambda = 8 leaves 2.5e-14. A complex sum goes through two fused steps a tap, and each part of
 it adds up products of both parts: the bound is that of 2s steps times sqrt(2).
 
-Sums in passes, one for each axis of a kernel of rank 1, have the product of what each pass may do; see separable.py.
-
 .. [1] N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, 2002, section 3.1.
 .. [2] N. J. Higham and T. Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41,
    2019, theorem 2.4.
@@ -19,7 +17,6 @@ Sums in passes, one for each axis of a kernel of rank 1, have the product of wha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,27 +43,6 @@ def any_order_bound(problem: Problem) -> float:
 def any_order_expected(problem: Problem) -> float:
     """The expected error of a sum in whatever order, each product rounded: a BLAS."""
     return summed_expected(problem, problem.taps + problem.has_bias)
-
-
-def passes_bound(problem: Problem, taps: Sequence[int]) -> float:
-    """The proved bound of a sum in passes of so many taps, over factors whose product is off by `rank_one`."""
-    return _passes(problem, [summed_bound(problem, steps) for steps in _steps(problem, taps)])
-
-
-def passes_expected(problem: Problem, taps: Sequence[int]) -> float:
-    """The expected error of a sum in passes."""
-    return _passes(problem, [summed_expected(problem, steps) for steps in _steps(problem, taps)])
-
-
-def _steps(problem: Problem, taps: Sequence[int]) -> tuple[int, ...]:
-    """The bias is added in the last pass."""
-    return (*taps[:-1], taps[-1] + problem.has_bias)
-
-
-def _passes(problem: Problem, errors: Sequence[float]) -> float:
-    if problem.rank_one is None:
-        return math.inf
-    return problem.rank_one + (1 + problem.rank_one) * (math.prod(1 + error for error in errors) - 1)
 
 
 def _unit_roundoff(problem: Problem) -> float:

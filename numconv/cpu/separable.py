@@ -24,12 +24,14 @@ It wins on image filters from about 9x9 on; small ones are bound by memory.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numba import prange
 
-from ..accuracy import passes_bound, passes_expected
+from ..accuracy import summed_bound, summed_expected
 from ..jit import njit, to_fields
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
@@ -101,22 +103,26 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 
 def error_bound(problem: Problem) -> float:
-    return passes_bound(problem, _passes_taps(problem))
+    return _in_passes(problem, summed_bound)
 
 
 def expected_error(problem: Problem) -> float:
-    return passes_expected(problem, _passes_taps(problem))
+    return _in_passes(problem, summed_expected)
+
+
+def _in_passes(problem: Problem, summed: Callable[[Problem, int], float]) -> float:
+    """The error of all passes, by that of sums of so many roundings; infinite where nobody knows the kernels' rank."""
+    if problem.rank_one is None:
+        return math.inf
+    kernel_d, kernel_h, kernel_w = _lengths(problem)
+    # The bias is added in the last pass.
+    steps = (kernel_w, kernel_h + problem.has_bias, *(kernel_d,) * (kernel_d > 1))
+    return problem.rank_one + (1 + problem.rank_one) * (math.prod(1 + summed(problem, n) for n in steps) - 1)
 
 
 def _lengths(problem: Problem) -> tuple[int, ...]:
     """The kernel's (planes, rows, columns)."""
     return (1, 1, *problem.kernel)[-3:]
-
-
-def _passes_taps(problem: Problem) -> tuple[int, ...]:
-    """The taps of each pass, in their order: over planes, if there are several, along rows, down columns."""
-    kernel_d, kernel_h, kernel_w = _lengths(problem)
-    return (kernel_d, kernel_w, kernel_h) if kernel_d > 1 else (kernel_w, kernel_h)
 
 
 def work(problem: Problem, machine: Machine) -> Work:
