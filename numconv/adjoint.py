@@ -20,9 +20,7 @@ from .method import Array
 from .planner import Call, Options, Wish
 from .plans import Plan, check_out
 from .problem import Problem, cross, shapes
-from .validate import as_array, canonical, describe, padding_pairs, per_axis, refuse
-
-AXES = {1: "width", 2: "height, width", 3: "depth, height, width"}
+from .validate import AXES, as_array, canonical, describe, padding_pairs, per_axis, refuse, with_batch
 
 
 def transposed(
@@ -50,8 +48,8 @@ def by_weight(
     x, grad = as_array("input", input), as_array("grad_output", grad)
     size = as_size("weight_size", size)
     found, exact = _by_weight(rank, x.shape, size, grad.shape, x.dtype, grad.dtype, options)
-    kernel = (grad if grad.ndim == rank + 2 else grad[None]).swapaxes(0, 1)
-    inside = _inside(x, rank, size, options.groups)
+    kernel = _channels_first(grad, rank, options).swapaxes(0, 1)
+    inside = _inside(x, rank, size, options)
     trim = tuple(slice(side) for side in size[2:])
     if _as_batch(rank, size):
         call = convolution(rank, inside, kernel, None, found, wish, out)
@@ -66,7 +64,7 @@ class WeightPlan(Plan):
     def __init__(self, rank: int, x: Array, size: tuple[int, ...], grad: Array, options: Options, wish: Wish) -> None:
         call = by_weight(rank, x, size, grad, options, wish)
         super().__init__(call)
-        self._shape, self._inside = x.shape, functools.partial(_inside, rank=rank, size=size, groups=options.groups)
+        self._shape, self._inside = x.shape, functools.partial(_inside, rank=rank, size=size, options=options)
         self._view, self._size = call.view, size
 
     def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
@@ -91,9 +89,15 @@ class WeightPlan(Plan):
         return out
 
 
-def _inside(x: Array, rank: int, size: tuple[int, ...], groups: int) -> Array:
+def _channels_first(array: Array, rank: int, options: Options) -> Array:
+    """(batch, channels, ...), a view of an array in the layout asked for."""
+    whole = array if array.ndim == rank + 2 else array[None]
+    return whole if options.layout == "NCHW" else np.moveaxis(whole, -1, 1)
+
+
+def _inside(x: Array, rank: int, size: tuple[int, ...], options: Options) -> Array:
     """The input as the Problem of the gradient by the weights takes it."""
-    inside = _batch_inside(x if x.ndim == rank + 2 else x[None], groups)
+    inside = _batch_inside(_channels_first(x, rank, options), options.groups)
     return inside.swapaxes(0, 1) if _as_batch(rank, size) else inside[None]
 
 
@@ -150,13 +154,7 @@ def _transposed(
 ) -> Options:
     """The options of the Problem that a transposed correlation is."""
     line = f"{dtype.name} {shapes(x_shape, weight_shape)} transposed"
-    if len(x_shape) not in (rank + 1, rank + 2):
-        refuse(
-            ValueError,
-            f"the input has {len(x_shape)} axes, but it takes (channels, {AXES[rank]}) or (batch, channels,"
-            f" {AXES[rank]}): add the missing axes with x[None]",
-            line,
-        )
+    batch, channels, *sides = with_batch(rank, x_shape, options.layout, line)
     if len(weight_shape) != rank + 2:
         refuse(
             ValueError,
@@ -164,7 +162,7 @@ def _transposed(
             f" group, {AXES[rank]})",
             line,
         )
-    groups, channels, spatial, kernel = options.groups, x_shape[-rank - 1], x_shape[-rank:], weight_shape[2:]
+    groups, spatial, kernel = options.groups, tuple(sides), weight_shape[2:]
     if groups < 1 or channels % groups:
         refuse(ValueError, f"groups is {groups}, but it must divide the {channels} input channels", line)
     if weight_shape[0] != channels:
@@ -212,7 +210,7 @@ def _transposed(
     # The correlation that it is the adjoint of.
     forward = describe(
         rank,
-        (*x_shape[: -rank - 1], groups * weight_shape[1], *size),
+        (batch, groups * weight_shape[1], *size),
         dtype,
         weight_shape,
         dtype,
@@ -252,7 +250,7 @@ def _forward(
 ) -> Problem:
     """The correlation of which a gradient is asked for, after a look at the shape of the output's gradient."""
     forward = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, None, None, *options)
-    wanted = forward.out_shape if len(x_shape) == rank + 2 else forward.out_shape[1:]
+    wanted = forward.laid_out(forward.out_shape)[rank + 2 - len(x_shape) :]
     if grad_shape != wanted:
         refuse(
             ValueError,
@@ -313,5 +311,6 @@ def _by_weight(
         padding=((0, 0),) * missing + tuple(padding),
         dilation=(1,) * missing + forward.stride,
         input_dilation=(1,) * (rank + missing) if crops else 1,
+        layout="NCHW",
     )
     return found, exact

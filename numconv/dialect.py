@@ -160,6 +160,7 @@ def options(
     dtype: Any,
     padding_value: Any = 0,
     overflow: Any = None,
+    layout: Any = "NCHW",
 ) -> Options:
     """The options in canonical form; most calls pass plain integers, which are that already."""
     return Options(
@@ -172,6 +173,7 @@ def options(
         None if dtype is None else data_type("dtype", dtype),
         padding_value if type(padding_value) is int else scalar("padding_value", padding_value),
         overflow if overflow is None else _word("overflow", overflow),
+        layout=_word("layout", layout),
     )
 
 

@@ -74,6 +74,7 @@ def conv2d(
     dtype: DTypeLike | None = None,
     overflow: str | None = None,
     conjugate: bool = False,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
     device: str | None = None,
@@ -127,6 +128,10 @@ def conv2d(
         saturates to 0. The sums themselves, of 64 bits, wrap around unseen.
     conjugate : bool
         Take the complex conjugate of the weight, as np.correlate does of its second input.
+    layout : {"NCHW", "NHWC"}
+        The order of axes of input and result; HW stands for all spatial axes, be they one or three. "NHWC" has the
+        channels last, (batch, height, width, channels) or (height, width, channels), as image files and TensorFlow
+        have them, and is read where it lies. The weight's axes are the same in both, and so are the bits.
     out : np.ndarray, optional
         Where the result goes: of its shape and dtype, sharing no memory with the input.
     workspace : int, optional
@@ -184,7 +189,7 @@ def conv2d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
@@ -213,6 +218,7 @@ def conv1d(
     dtype: DTypeLike | None = None,
     overflow: str | None = None,
     conjugate: bool = False,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
     device: str | None = None,
@@ -236,7 +242,7 @@ def conv1d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
@@ -265,6 +271,7 @@ def conv3d(
     dtype: DTypeLike | None = None,
     overflow: str | None = None,
     conjugate: bool = False,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
     device: str | None = None,
@@ -289,7 +296,7 @@ def conv3d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,

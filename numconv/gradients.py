@@ -30,6 +30,7 @@ def conv2d_input(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -46,8 +47,8 @@ def conv2d_input(
         The gradient by the output, of the output's shape.
     stride, padding, dilation, groups, padding_mode, padding_value
         Those of the `conv2d`. What fell on a padding other than zeros is added to the elements copied there.
-    method, rtol, rtol_kind, reproducible, dtype, out, workspace
-        As in `conv2d`.
+    method, rtol, rtol_kind, reproducible, dtype, layout, out, workspace
+        As in `conv2d`: with layout "NHWC", input_size and grad_output have the channels last.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def conv2d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
@@ -101,6 +102,7 @@ def conv1d_input(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -121,7 +123,7 @@ def conv1d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
@@ -144,6 +146,7 @@ def conv3d_input(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -165,7 +168,7 @@ def conv3d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
@@ -188,6 +191,7 @@ def conv2d_weight(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -206,8 +210,8 @@ def conv2d_weight(
         The gradient by the output, of the output's shape.
     stride, padding, dilation, groups, padding_mode, padding_value
         Those of the `conv2d`.
-    method, rtol, rtol_kind, reproducible, dtype, out, workspace
-        As in `conv2d`.
+    method, rtol, rtol_kind, reproducible, dtype, layout, out, workspace
+        As in `conv2d`: with layout "NHWC", input and grad_output have the channels last, the gradient never.
 
     Returns
     -------
@@ -238,7 +242,7 @@ def conv2d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
@@ -261,6 +265,7 @@ def conv1d_weight(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -281,7 +286,7 @@ def conv1d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )
@@ -304,6 +309,7 @@ def conv3d_weight(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -324,7 +330,7 @@ def conv3d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
     )

@@ -6,13 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from .machine import Machine
+from .problem import Array as Array
 from .problem import Problem
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
 
 # Bytes of scratch that a call may take beside a quarter of its input and output.
 SCRATCH_BYTES = 16 << 20
@@ -84,5 +80,6 @@ class Method(Protocol):
         stream: object = None,
     ) -> None:
         """Fill `out`, bias and activation included. x has the Problem's shape and dtype in native byte order; `out` is
-        C-contiguous, of the accumulator's dtype; scratch is bytes. Keeps no state; safe from any number of threads.
+        of the accumulator's dtype, C-contiguous once its axes are in the layout's order; scratch is bytes. Keeps no
+        state; safe from any number of threads.
         """

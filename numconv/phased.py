@@ -82,7 +82,7 @@ class Phased:
         room, aside = scratch[method_bytes : method_bytes + phase_bytes], scratch[method_bytes + phase_bytes :]
         bias, folds = prepared[-1], _folds(problem)
         for box in boxes(problem):
-            whole = out if box.middle else _array(aside, box.shape, problem.accumulator)
+            whole = out if box.middle else _array(aside, box.shape, problem)
             for phase in box.phases:
                 target = whole[phase.outputs]
                 if not phase.taps:
@@ -93,7 +93,7 @@ class Phased:
                 direct = _direct(phase, box.shape)
                 for n in range(0, problem.batch, max(1, images)):
                     part = target[n : n + images]
-                    result = part if direct else _array(room, part.shape, problem.accumulator)
+                    result = part if direct else _array(room, part.shape, problem)
                     inputs = x[n : n + images][phase.inputs]
                     method.run(phase.problem, machine, weights, inputs, result, space, stream)
                     if not direct:
@@ -125,9 +125,10 @@ def _direct(phase: Phase, shape: tuple[int, ...]) -> bool:
     return phase.problem.out_shape == shape
 
 
-def _array(scratch: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array at the start of scratch."""
-    return scratch[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+def _array(scratch: Array, shape: tuple[int, ...], problem: Problem) -> Array:
+    """An array at the start of scratch, in the Problem's layout and sums' dtype."""
+    values = scratch[: math.prod(shape) * problem.accumulator.itemsize].view(problem.accumulator)
+    return problem.channels_first(values.reshape(problem.laid_out(shape)), shape)
 
 
 def _out_bytes(problem: Problem) -> int:

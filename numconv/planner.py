@@ -39,6 +39,7 @@ class Options(NamedTuple):
     overflow: str | None = None
     input_dilation: Any = 1
     fold: Any = 0
+    layout: str = "NCHW"
 
 
 class Wish(NamedTuple):
@@ -190,6 +191,7 @@ def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
 def _check_gpu_takes(problem: Problem) -> None:
     """Raise for what the kernels of a GPU do not know."""
     beyond = {
+        "channels in the last axis": problem.layout != "NCHW",
         "a constant as padding": problem.padding_mode == "constant",
         "integers that are narrowed": problem.overflow is not None,
         "an input dilation or a fold": not problem.plain,

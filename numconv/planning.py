@@ -38,6 +38,7 @@ def plan(
     dtype: DTypeLike | None = None,
     overflow: str | None = None,
     conjugate: bool = False,
+    layout: str = "NCHW",
     workspace: int | None = None,
     device: str | None = None,
 ) -> Plan:
@@ -59,7 +60,7 @@ def plan(
     x_dtype : dtype, optional
         Of the inputs to come; the weight's unless given.
     bias, stride, padding, dilation, groups, padding_mode, padding_value : as in `conv2d`
-    method, rtol, rtol_kind, reproducible, activation, dtype, overflow, conjugate, workspace : as in `conv2d`
+    method, rtol, rtol_kind, reproducible, activation, dtype, overflow, conjugate, layout, workspace : as in `conv2d`
         The gradients take neither bias nor activation.
     device : {None, "cpu", "cuda", "cuda:1", ...}, optional
         Where the plan keeps its weights and runs, on inputs there or on NumPy arrays; None: where the weights lie.
@@ -93,7 +94,9 @@ def plan(
     if not isinstance(shape, tuple):
         raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
     x = stand_in(shape, kept.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
-    wanted = options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow)
+    wanted = options(
+        stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout
+    )
     asked = wish(method, rtol, rtol_kind, reproducible, workspace)
     if device not in (None, "cpu") and op != "conv":
         raise ValueError(f"op is {op!r}, but plans on {device!r} take 'conv': leave out device to plan on the CPU")

@@ -54,7 +54,8 @@ def _execute_on_gpu(call: Call) -> Any:
 
 def _out_shape(call: Call, problem: Problem) -> tuple[int, ...]:
     """The result's shape: with a batch if the input has one."""
-    return problem.out_shape if call.x.ndim == problem.rank + 2 else problem.out_shape[1:]
+    shape = problem.laid_out(problem.out_shape)
+    return shape if call.x.ndim == problem.rank + 2 else shape[1:]
 
 
 def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
@@ -106,8 +107,8 @@ def _run(
         x = x.astype(np.float32)
     direct = problem.output == problem.accumulator and (out is None or out.flags.c_contiguous)
     result = out if out is not None and direct else np.empty(shape, problem.accumulator)
-    whole = result if result.ndim == len(problem.out_shape) else result.reshape(problem.out_shape)
-    method.run(problem, on, prepared, x if x.ndim == whole.ndim else x.reshape(problem.x_shape), whole, scratch)
+    x, whole = problem.channels_first(x, problem.x_shape), problem.channels_first(result, problem.out_shape)
+    method.run(problem, on, prepared, x, whole, scratch)
     if direct:
         return result
     if problem.overflow is not None:

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray[Any, np.dtype[Any]]
 Pairs = tuple[tuple[int, int], ...]
 PerAxis = int | tuple[int, ...] | list[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
@@ -42,6 +43,8 @@ PADDING_MODES = {
     "symmetric": "symmetric",
 }
 ACTIVATIONS = (None, "relu")
+# The order of axes of input and output; HW stands for all spatial axes. Weights are (co, ci, ...) in both.
+LAYOUTS = ("NCHW", "NHWC")
 # What becomes of a sum that the integers asked for do not hold. None: raise for integers, saturate for floats.
 OVERFLOWS = (None, "raise", "wrap", "saturate")
 # A fresh accumulator starts at least every so many taps: part of the order of summation, never to be tuned.
@@ -54,6 +57,7 @@ class Problem:
 
     overflow is "raise", "wrap" or "saturate" where the output is of integers that may not hold the sums, else None.
     rank_one is how far the kernels are at most from products of one vector an axis (rank_one.py), None if not known.
+    layout is how input and output lie in memory; shapes here, and the arrays that methods get, are (n, c, ...) always.
     """
 
     batch: int
@@ -77,6 +81,7 @@ class Problem:
     input_dilation: tuple[int, ...]
     fold: Pairs
     rank_one: float | None = None
+    layout: str = "NCHW"
 
     @property
     def rank(self) -> int:
@@ -115,6 +120,16 @@ class Problem:
     def out_shape(self) -> tuple[int, ...]:
         """Shape of the output, batch included."""
         return (self.batch, self.out_channels, *self.out_spatial)
+
+    def laid_out(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape (batch, channels, ...) in the layout's order of axes."""
+        return shape if self.layout == "NCHW" else (shape[0], *shape[2:], shape[1])
+
+    def channels_first(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """A view of that shape (batch, channels, ...) of an array in the layout's order of axes, batch or none."""
+        if self.layout == "NCHW":
+            return array if array.ndim == len(shape) else array.reshape(shape)
+        return np.moveaxis(array.reshape(self.laid_out(shape)), -1, 1)
 
     @functools.cached_property
     def pixels(self) -> int:
@@ -217,7 +232,8 @@ class Problem:
     def __str__(self) -> str:
         """One line: the tests' id, the benchmarks' key, the end of every error message."""
         dtypes = [self.x_dtype] + ([self.weight_dtype] if self.weight_dtype != self.x_dtype else [])
-        parts = ["*".join(dtype.name for dtype in dtypes) + " " + shapes(self.x_shape, self.weight_shape)]
+        shown = shapes(self.laid_out(self.x_shape), self.weight_shape)
+        parts = ["*".join(dtype.name for dtype in dtypes) + " " + shown]
         if self.output != np.result_type(*dtypes):
             parts.append(f"dtype {self.output.name}")
         parts += [f"overflow {self.overflow}"] if self.overflow else []
@@ -234,10 +250,11 @@ class Problem:
         parts += ["bias"] * self.has_bias
         parts += [self.activation] if self.activation else []
         parts += [f"rank 1 within {self.rank_one:.1e}"] if self.rank_one is not None else []
+        parts += [self.layout] * (self.layout != "NCHW")
         return " ".join(parts)
 
 
-def padded_indices(size: int, pair: tuple[int, int], mode: str) -> np.ndarray[Any, np.dtype[Any]]:
+def padded_indices(size: int, pair: tuple[int, int], mode: str) -> Array:
     """Where each index of a padded axis lies in the axis, -1 in constant padding; np.pad knows every padding mode."""
     known: Any = PADDING_MODES[mode]
     outside = {"constant_values": -1} if known == "constant" else {}

@@ -30,6 +30,7 @@ def conv_transpose2d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -63,7 +64,7 @@ def conv_transpose2d(
         add it to the elements that they would have copied there.
     padding_value : number
         The constant of the convolution. It has no part in its adjoint.
-    method, rtol, rtol_kind, reproducible, activation, dtype, out, workspace
+    method, rtol, rtol_kind, reproducible, activation, dtype, layout, out, workspace
         As in `conv2d`.
 
     Returns
@@ -103,7 +104,7 @@ def conv_transpose2d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, layout=layout),
         output_padding,
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
@@ -129,6 +130,7 @@ def conv_transpose1d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -150,7 +152,7 @@ def conv_transpose1d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, layout=layout),
         output_padding,
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
@@ -176,6 +178,7 @@ def conv_transpose3d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
 ) -> Call:
@@ -200,7 +203,7 @@ def conv_transpose3d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, layout=layout),
         output_padding,
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,

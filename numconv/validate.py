@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .problem import ACTIVATIONS, OVERFLOWS, PADDING_MODES, Pairs, Problem, cross, shapes
+from .problem import ACTIVATIONS, LAYOUTS, OVERFLOWS, PADDING_MODES, Pairs, Problem, cross, shapes
 
+AXES = {1: "width", 2: "height, width", 3: "depth, height, width"}
 PADDING_NAMES = ("valid", "same", "same_lower", "full")
 # Numbers of a kind can be added to those of the same or a later kind.
 KINDS = {"b": 0, "u": 0, "i": 0, "f": 1, "c": 2}
@@ -42,6 +43,26 @@ def canonical(name: str, value: Any) -> Any:
     if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim):
         return tuple(canonical(name, entry) for entry in value)
     return integer(name, value)
+
+
+def with_batch(rank: int, x_shape: tuple[int, ...], layout: str, line: str) -> tuple[int, ...]:
+    """The input's shape, given in the layout's order of axes, as (batch, channels, ...): one image is a batch of 1."""
+    if layout not in LAYOUTS:
+        refuse(
+            ValueError,
+            f"layout is {layout!r}, but it must be 'NCHW' or 'NHWC', where HW stands for all spatial axes",
+            line,
+        )
+    if len(x_shape) not in (rank + 1, rank + 2):
+        axes = f"channels, {AXES[rank]}" if layout == "NCHW" else f"{AXES[rank]}, channels"
+        refuse(
+            ValueError,
+            f"the input has {len(x_shape)} axes, but it takes ({axes}) or (batch, {axes}): add the missing axes with"
+            f" x[None]",
+            line,
+        )
+    batch, *rest = x_shape if len(x_shape) == rank + 2 else (1, *x_shape)
+    return (batch, *rest) if layout == "NCHW" else (batch, rest[-1], *rest[:-1])
 
 
 def per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tuple[int, ...]:
@@ -232,28 +253,21 @@ def describe(
     overflow: str | None = None,
     input_dilation: Any = 1,
     fold: Any = 0,
+    layout: str = "NCHW",
 ) -> Problem:
     """The Problem of a call, or its one-sentence ValueError or TypeError. Options are in `canonical` form.
 
     The adjoints give one input dilation for each axis: then padding may be negative, and crops.
     """
     line = f"{x_dtype.name} {shapes(x_shape, weight_shape)}"
-    axes = {1: "width", 2: "height, width", 3: "depth, height, width"}[rank]
-    if len(x_shape) not in (rank + 1, rank + 2):
-        refuse(
-            ValueError,
-            f"the input has {len(x_shape)} axes, but it takes (channels, {axes}) or (batch, channels, {axes}):"
-            f" add the missing axes with x[None]",
-            line,
-        )
+    batch, in_channels, *spatial_list = with_batch(rank, x_shape, layout, line)
     if len(weight_shape) != rank + 2:
         refuse(
             ValueError,
             f"the weight has {len(weight_shape)} axes, but it takes {rank + 2}: (output channels, input channels"
-            f" per group, {axes})",
+            f" per group, {AXES[rank]})",
             line,
         )
-    batch, in_channels, *spatial_list = x_shape if len(x_shape) == rank + 2 else (1, *x_shape)
     out_channels, group_channels, *kernel_list = weight_shape
     spatial, kernel = tuple(spatial_list), tuple(kernel_list)
     if groups < 1:
@@ -337,4 +351,5 @@ def describe(
         overflow=_overflow(overflow, accumulator, output, line),
         input_dilation=spread,
         fold=padding_pairs(fold, spatial, reach, stride, line),
+        layout=layout,
     )

@@ -3,7 +3,7 @@
 A tap loads two vectors of weights, packed so that they lie together, and broadcasts an input from the window for each
 pixel. The lanes are full whatever the map's size, which is where tiles of pixels waste; a stride costs nothing; and a
 row of pixels whose kernel rows lie in the padding can leave them out, for a zero term changes no bit.
-Sums are [block of channels and pixel, channel], and are transposed on the way to the output.
+Sums are [block of channels and pixel, channel], and are transposed on the way to an output that has its channels first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks
 from .segments import Piece
-from .simd.copies import transpose, transpose_finish
+from .simd.copies import copy_finish_rows, transpose, transpose_finish
 from .simd.ir import WIDE, vector_lanes
 from .simd.tiles import call_tile, tile
 from .window import Tables, Window
@@ -30,6 +30,8 @@ EXTENTS = ((1, 14), (2, 7), (3, 4)) if WIDE else ((1, 6), (2, 3), (3, 2))
 NARROW = {1: (10, 1), 2: (6, 2), 3: (3, 3)} if WIDE else {1: (6, 1)}
 RUNS = tuple(run for _, run in EXTENTS)
 VECTORS = 2
+# A bias for each column of the sums, as the length of a tuple.
+PER_COLUMN = (0,)
 MAX_PIXELS = 256
 LEAST_COLUMNS = 56
 # A stride stays in the window.
@@ -89,8 +91,9 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     # A row alone waits for its weights, and for its sums.
     least = 0 if columns > run or rows % height == 0 else 4
     tap = pairs * max(VECTORS * run, least) + single * max(run + 2, least)
-    # A square of the transposition, for each vector of channels and of pixels.
-    return runs * (problem.taps * tap + vectors * TILE_START) + vectors * rows * -(-columns // lanes) * 8 * lanes
+    # A square of the transposition, for each vector of channels and of pixels, or a copy.
+    storing = rows * -(-columns // lanes) * 8 * lanes if problem.layout == "NCHW" else rows * columns * 4
+    return runs * (problem.taps * tap + vectors * TILE_START) + vectors * storing
 
 
 @njit(parallel=True)
@@ -198,10 +201,19 @@ def tap_range(row: int, piece: Piece, tables: Tables, window: Window, blocks: Bl
 
 @njit()
 def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window, blocks: Blocks) -> None:
-    """out[co, oh:, ow:] = the transposed sums, with bias and activation."""
+    """out[co, oh:, ow:] = the transposed sums, or, channels last, the sums as they lie, with bias and activation."""
     size, lanes = sums.shape[1], vector_lanes(out)
     columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
     width = blocks.sum_rows // window.block_rows
+    if out.strides[0] == out.itemsize:
+        for first in range(0, len(out), size):
+            channels, shifts = min(size, len(out) - first), bias[first:]
+            for row in range(rows):
+                source, place = sums[first // size * blocks.sum_rows + row * width], out[first, oh + row, ow:]
+                copy_finish_rows(
+                    source, size, place, out.strides[2] // out.itemsize, columns, channels, shifts, blocks.relu
+                )
+        return
     if columns == width == out.shape[2]:
         # Neither the sums nor the output have anything between their rows.
         rows, columns = 1, rows * columns
@@ -215,4 +227,4 @@ def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window
                 place = out[first, oh + row + down, right:]
                 square = sums[source + row * width + j, first % size :]
                 pixels = min(lanes, columns - j)
-                transpose_finish(square, size, place, apart, pixels, channels, bias[first:], blocks.relu)
+                transpose_finish(PER_COLUMN, square, size, place, apart, pixels, channels, bias[first:], blocks.relu)

@@ -4,7 +4,8 @@ The idea: a kernel reads each input row once for all output rows that meet it. A
 bottom, so each of its sums gets its products in the one order of summation, and the result goes from the registers to
 the output, bias and activation included. Small square kernels have strips of their own, which read the input where it
 lies, padding of zeros or not (simd/strips.py); the others are swept by rows and vectors of columns (simd/rows.py),
-where the input lies or, with padding or a stride, through a window (window.py) of a few of its rows.
+where the input lies or, with padding or a stride, through a window (window.py) of a few of its rows. With the channels
+last, a tile has channels in its lanes (channel_lanes.py).
 
 It wins wherever there is one input channel to a group, with any number of output channels: such layers are bound by
 memory, and by the loads of neighbouring columns, which this shares over rows [1]_.
@@ -25,6 +26,7 @@ from ..jit import njit, to_fields
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
+from . import channel_lanes
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
 from .operands import CACHE_LINE, biases, shared_scratch, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
@@ -47,7 +49,9 @@ LARGEST_WINDOW = 512 << 10
 
 
 class Prepared(NamedTuple):
-    """weight: (output channels, taps) and bias: (output channels,), in the accumulator's dtype."""
+    """weight: (output channels, taps), or (taps, output channels) for channels last, and bias: (output channels,), in
+    the accumulator's dtype.
+    """
 
     weight: Array
     bias: Array
@@ -64,7 +68,10 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"the sums are {problem.accumulator.name}, but its tiles are of float32 and float64"
     if not machine.has_fma:
         return "the processor has no fused multiply-add for vectors"
-    if problem.rank == 3 and problem.kernel[0] != 1:
+    if channel_lanes.served(problem):
+        if reason := channel_lanes.why_not(problem):
+            return reason
+    elif problem.rank == 3 and problem.kernel[0] != 1:
         return f"the kernel is {problem.kernel[0]} planes deep, but it takes one"
     if problem.taps > SEGMENT:
         return f"the kernel has {problem.taps} taps, but one accumulator takes {SEGMENT} at most"
@@ -75,14 +82,18 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    flops = (
-        2.0 * machine.threads * _busiest(problem, machine, _rows(problem, machine)) * machine.lanes(problem.accumulator)
-    )
+    if channel_lanes.served(problem):
+        cycles = channel_lanes.cycles(problem, machine)
+    else:
+        cycles = _busiest(problem, machine, _rows(problem, machine))
+    flops = 2.0 * machine.threads * cycles * machine.lanes(problem.accumulator)
     share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY)
     return Work(flops, share * machine.flop_rate(problem.accumulator), problem.bytes, machine.launch, 0.0)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
+    if channel_lanes.served(problem):
+        return channel_lanes.scratch_bytes(problem, machine)
     geometry, _, _, sweep = _layout(problem, machine)
     share = sweep.planes * geometry.plane_size + _beside_window(problem, machine)
     return shared_scratch(problem, machine, share)
@@ -90,6 +101,8 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
     rows = weight.astype(problem.accumulator, order="C", copy=False).reshape(problem.out_channels, problem.taps)
+    if channel_lanes.served(problem):
+        rows = np.ascontiguousarray(rows.T)
     return Prepared(rows, biases(problem, bias))
 
 
@@ -103,6 +116,9 @@ def run(
     stream: object = None,
 ) -> None:
     if not out.size:
+        return
+    if channel_lanes.served(problem):
+        channel_lanes.run(problem, machine, *prepared, x, out, scratch)
         return
     correlate(
         three_axes(x, problem.spatial),

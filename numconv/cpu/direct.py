@@ -142,6 +142,13 @@ def correlate_block(
                     total[channel, j] += sums[channel, j]
                     sums[channel, j] = 0
     zero = out.dtype.type(0)
+    if out.strides[0] < out.strides[1]:
+        # Channels last: in the order in which they lie.
+        for j in range(pixels):
+            for channel in range(channels):
+                value = total[channel, j] + bias[channel]
+                out[channel, pixel + j] = zero if geometry.relu and value.real < 0 else value
+        return
     for channel in range(channels):
         for j in range(pixels):
             value = total[channel, j] + bias[channel]

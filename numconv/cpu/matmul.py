@@ -38,7 +38,7 @@ DTYPES = "fdFD"
 # Share of the FMA peak of large products (bench/auto_regret.py), the depth, rows and columns at which half of it is
 # reached, and the part of it that is left at depth 1, which np.matmul gives to a loop of its own and to no BLAS.
 EFFICIENCY = 0.76
-HALF_DEPTH, HALF_ROWS, HALF_COLUMNS = 4, 8, 12
+HALF_DEPTH, HALF_ROWS, HALF_COLUMNS = 4, 8, {"NCHW": 12, "NHWC": 50}
 OUTER = 0.02
 # Parts begin at whole multiples of this many rows or columns: a cache line of float32, and of BLAS tiles.
 GRAIN = 16
@@ -89,7 +89,8 @@ def work(problem: Problem, machine: Machine) -> Work:
     tasks = problem.batch * problem.groups * parts
     # The busiest thread, if all parts were as large as the largest.
     products = machine.threads * -(-tasks // machine.threads) * depth * height * width
-    share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY) * _fullness(depth, height, width)
+    full = _fullness(depth, height, width, HALF_COLUMNS[problem.layout])
+    share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY) * full
     flops = products * (8 if problem.accumulator.kind == "c" else 2)
     return Work(flops, share * machine.flop_rate(problem.accumulator), problem.bytes, machine.launch, 0.0)
 
@@ -101,11 +102,11 @@ def _parts(problem: Problem, threads: int) -> tuple[tuple[int, int], int]:
     return (max(heights), max(widths)), math.prod(grid)
 
 
-def _fullness(depth: int, height: int, width: int) -> float:
+def _fullness(depth: int, height: int, width: int, half_width: int) -> float:
     """What a product reaches of a large one's rate. A single row or column is another kernel, bound by memory."""
     if depth <= 1:
         return OUTER
-    sides = ((depth, HALF_DEPTH), (height, HALF_ROWS), (width, HALF_COLUMNS))
+    sides = ((depth, HALF_DEPTH), (height, HALF_ROWS), (width, half_width))
     return math.prod(side / (side + half) for side, half in sides if side > 1)
 
 
@@ -205,10 +206,8 @@ def multiply(weight: Array, x: Array, out: Array, bias: Array, scratch: Array, s
             left, right = cut(out.shape[3], launch.columns, column), cut(out.shape[3], launch.columns, column + 1)
             target = out[n, group, top:bottom, left:right]
             multiply_part(launch.loop, weight[group, top:bottom], x[n, group, :, left:right], target, jobs[share])
-            first = group * out.shape[2] + top
-            zero = out.dtype.type(0)
-            for channel in range(len(target)):
-                finish(target[channel], bias[first + channel] if launch.bias else zero, zero, launch)
+            if launch.bias or launch.relu:
+                finish(target, bias[group * out.shape[2] + top :], launch)
     release(launch, state)
 
 
@@ -236,9 +235,17 @@ def multiply_part(loop: int, weight: Array, x: Array, out: Array, job: Array) ->
 
 
 @njit()
-def finish(row: Array, bias: float, zero: float, launch: Launch) -> None:
-    """The bias and the activation, while the part is in the cache."""
-    if launch.bias or launch.relu:
+def finish(out: Array, bias: Array, launch: Launch) -> None:
+    """The bias, empty for none, and the activation, while the part (co, pixels) is in the cache, as it lies there."""
+    zero = out.dtype.type(0)
+    if out.strides[0] < out.strides[1]:
+        for j in range(out.shape[1]):
+            for channel in range(len(out)):
+                value = out[channel, j] + (bias[channel] if launch.bias else zero)
+                out[channel, j] = zero if launch.relu and value.real < 0 else value
+        return
+    for channel in range(len(out)):
+        row, shift = out[channel], bias[channel] if launch.bias else zero
         for j in range(len(row)):
-            value = row[j] + bias
+            value = row[j] + shift
             row[j] = zero if launch.relu and value.real < 0 else value

@@ -89,6 +89,8 @@ class MinimalFiltering:
             return "its transforms are of kernels of 3x3 taps in the last two axes"
         if problem.stride[-2:] != (1, 1) or problem.dilation[-2:] != (1, 1):
             return "its tiles have a stride and a dilation of 1 in the last two axes"
+        if problem.layout != "NCHW":
+            return f"the layout is {problem.layout}, but it writes rows of one channel, as NCHW has them"
         if not total_planes(problem):
             return "there are no input channels to transform"
         least, allowed = self.scratch_bytes(problem, machine), allowed_scratch(problem, machine)

@@ -15,7 +15,7 @@ from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks
 from .segments import Piece
-from .simd.copies import copy_finish
+from .simd.copies import copy_finish, transpose_finish
 from .simd.ir import WIDE, vector_lanes
 from .simd.tiles import call_tile, tile
 from .window import Tables, Window, pitch
@@ -26,6 +26,8 @@ VECTORS = 3 if WIDE else 2
 # Pixels of a task at most: its sums, for 64 channels, take a quarter of a megabyte of the second-level cache.
 MAX_PIXELS = 1024
 LEAST_COLUMNS = 512
+# A bias for each row of the sums, as the length of a tuple.
+PER_ROW = (0, 0)
 # Neighbouring pixels lie together in the window.
 PHASED = True
 # Cycles that a tile takes to start and to load and store its sums, for each piece of a window.
@@ -57,6 +59,8 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     widths = ((VECTORS, vectors // VECTORS), (1, vectors % VECTORS))
     # Vectors from the window straddle cache lines: two loads each.
     adding = sum(n * m * (problem.taps * max(h * v, 2 * v + h) + TILE_START) for h, n in heights for v, m in widths)
+    if problem.layout != "NCHW":
+        return adding + rows * -(-channels // lanes) * -(-columns // lanes) * 12 * lanes
     return adding + channels * rows * (20 + 6 * columns // lanes)
 
 
@@ -124,8 +128,18 @@ def sweep(tiles: Array, sums: Array, weight: Array, panel: Array, offsets: Array
 
 @njit()
 def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window, blocks: Blocks) -> None:
-    """out[co, oh:, ow:] = the block's sums, with bias and activation."""
+    """out[co, oh:, ow:] = the block's sums, transposed for channels last, with bias and activation."""
     columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
+    if out.strides[0] == out.itemsize:
+        lanes, pitch, apart = vector_lanes(out), sums.shape[1], out.strides[2] // out.itemsize
+        for row in range(rows):
+            for j in range(0, columns, lanes):
+                pixels = min(lanes, columns - j)
+                for first in range(0, len(out), lanes):
+                    square, place = sums[first, row * window.pitch + j :], out[first, oh + row, ow + j :]
+                    channels = min(lanes, len(out) - first)
+                    transpose_finish(PER_ROW, square, pitch, place, apart, channels, pixels, bias[first:], blocks.relu)
+        return
     for channel in range(len(out)):
         for row in range(rows):
             source, target = sums[channel, row * window.pitch :], out[channel, oh + row, ow:]

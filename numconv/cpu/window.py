@@ -20,12 +20,14 @@ import numpy as np
 from ..jit import njit
 from ..method import Array
 from ..problem import Problem, padded_indices
-from .simd.copies import copy_rows
-from .simd.ir import vectors_fit
+from .simd.copies import copy_rows, transpose_rows
+from .simd.ir import floats_alike, vectors_fit
 
 # The distance of neighbours in a row that is copied, as the length of a tuple: known at compile time.
 ONE = (0,)
 TWO = (0, 0)
+# Fewer channels than these are read one by one, where a pixel's lie together: a square of vectors takes as long.
+LEAST_PLANES = 3
 
 
 class Window(NamedTuple):
@@ -131,6 +133,12 @@ def copy_cycles(problem: Problem, rows: int, columns: int, lanes: int, phased: b
     width = column_axis.length(columns)
     vectors = -(-width // lanes)
     row = 6 * vectors if column_axis.copy_step == 1 else 10 * vectors if column_axis.copy_step == 2 else 2 * width
+    if problem.layout != "NCHW":
+        # Squares of vectors are transposed, whose lanes have channels or nothing.
+        channels = problem.in_channels // problem.groups
+        row = (
+            12 * vectors * lanes * -(-channels // lanes) // max(1, channels) if channels >= LEAST_PLANES else 2 * width
+        )
     return total_planes(problem) * copies * (40 + row_axis.length(rows) * row)
 
 
@@ -261,13 +269,15 @@ def fill(
                 if inside:
                     rows = min(rows, tables.row_runs[padded + row * window.row_copy_step])
                 place = target[start + row * window.pitch :]
-                # Kernel planes come from different depths of the input; without them, planes are channels.
-                together = planes if window.kernel_d == 1 else 1
-                for plane in range(0, planes, together):
-                    ci, kd = divmod(first_plane + plane, window.kernel_d)
-                    d = tables.depth[od * window.stride_d + kd * window.dilation_d]
-                    part = place[plane * window.plane_size :]
-                    fill_rows(part, x, ci, together, d, h, rows, column, tables, window)
+                # Kernel planes come from different depths of the input; those of one depth are channels.
+                for kd in range(window.kernel_d):
+                    plane = (kd - first_plane) % window.kernel_d
+                    channels = -(-(planes - plane) // window.kernel_d)
+                    if channels > 0:
+                        ci = (first_plane + plane) // window.kernel_d
+                        d = tables.depth[od * window.stride_d + kd * window.dilation_d]
+                        part = place[plane * window.plane_size :]
+                        fill_rows(part, x, ci, channels, d, h, rows, column, tables, window)
                 row += rows
 
 
@@ -284,11 +294,11 @@ def fill_rows(
     tables: Tables,
     window: Window,
 ) -> None:
-    """Some rows of a phase that starts at a padded column, for planes from x[ci, d] on, from row h on.
+    """Some rows of a phase that starts at a padded column, from row h on, for so many channels from x[ci, d] on.
 
     x is (c, d, h, w). Where d or h is -1, the rows are padding.
     """
-    step, size = window.copy_step, window.plane_size
+    step, size = window.copy_step, window.plane_size * window.kernel_d
     # Of a row's columns, those from low to high are the input's; low is the input's column number first.
     low = min(max(-((column - window.first_column) // step), 0), window.columns)
     high = max(min(-((column - window.end_column) // step), window.columns), low)
@@ -308,6 +318,9 @@ def fill_rows(
         copy_rows(
             TWO, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, plane_pitch
         )
+    elif floats_alike(target, source) and planes >= LEAST_PLANES and channels_are_neighbours(x):
+        apart = x.strides[3] // x.itemsize * step
+        transpose_rows(target, window.pitch, size, window.columns, source, row_pitch, apart, rows, low, high, planes)
     else:
         for plane in range(planes):
             for row in range(rows):
@@ -332,6 +345,12 @@ def fill_rows(
                     target[at : at + window.columns] = tables.padding[0]
             else:
                 fill_sides(target[plane * size :], x[ci + plane, d], h, rows, low, high, width, tables, window)
+
+
+@njit()
+def channels_are_neighbours(x: Array) -> bool:
+    """Whether a pixel's channels of x (c, d, h, w) lie together, whole elements from the next pixel's."""
+    return x.strides[0] == x.itemsize and x.strides[2] % x.itemsize == 0 and x.strides[3] % x.itemsize == 0
 
 
 @njit()

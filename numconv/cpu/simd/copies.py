@@ -1,7 +1,8 @@
-"""Copies by vectors: rows into a zero frame, and blocks transposed."""
+"""Copies by vectors: rows into a zero frame, and blocks transposed; and sums on their way to the output."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -16,6 +17,7 @@ from .ir import (
     data,
     intrinsic,
     load,
+    mask_type,
     masked_load,
     masked_store,
     store,
@@ -119,14 +121,9 @@ def _transpose_square(builder: Any, vector: Any, operands: list[Any], finish: An
         some = builder.icmp_signed("<", INT64(row), rows)
         lanes_ = builder.select(some, mask, ir.Constant(mask.type, [0] * size))
         loaded.append(masked_load(builder, vector, at(builder, source, builder.mul(INT64(row), source_pitch)), lanes_))
-    results = _transposed(builder, loaded)
     whole = builder.icmp_signed("==", rows, INT64(size))
     written = between(builder, vector, INT64(0), INT64(0), rows)
-    end = builder.append_basic_block("transposed")
-    for column, value in enumerate(results):
-        following = builder.append_basic_block("column")
-        builder.cbranch(builder.icmp_signed("<", INT64(column), columns), following, end)
-        builder.position_at_end(following)
+    for column, value in _while_left(builder, _transposed(builder, loaded), columns):
         place = at(builder, target, builder.mul(INT64(column), target_pitch))
         finished = finish(column, value)
         with builder.if_else(whole, likely=True) as (full, partial):
@@ -134,8 +131,70 @@ def _transpose_square(builder: Any, vector: Any, operands: list[Any], finish: An
                 store(builder, finished, place)
             with partial:
                 masked_store(builder, finished, place, written)
+
+
+def _while_left(builder: Any, values: list[Any], left: Any) -> Iterator[tuple[int, Any]]:
+    """Each of the values with its number, in code that runs for the first `left` of them alone."""
+    end = builder.append_basic_block("end")
+    for number, value in enumerate(values):
+        following = builder.append_basic_block("following")
+        builder.cbranch(builder.icmp_signed("<", INT64(number), left), following, end)
+        builder.position_at_end(following)
+        yield number, value
     builder.branch(end)
     builder.position_at_end(end)
+
+
+@intrinsic
+def transpose_rows(
+    typing_context: Any,
+    target: Any,
+    target_pitch: Any,
+    target_plane: Any,
+    columns: Any,
+    source: Any,
+    source_pitch: Any,
+    pixel_pitch: Any,
+    rows: Any,
+    low: Any,
+    high: Any,
+    planes: Any,
+) -> Any:
+    """target[plane * target_plane + row * target_pitch + j] = source[row * source_pitch + (j - low) * pixel_pitch +
+    plane] for low <= j < high, else 0: `copy_rows` from where a pixel's channels are neighbours, by squares.
+
+    As there, up to a vector less one behind a row is overwritten.
+    """
+    intp = types.intp
+    signature = types.void(target, intp, intp, intp, source, intp, intp, intp, intp, intp, intp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, to_pitch, to_plane, width, origin, from_pitch, apart, count, first, end, depth = data(
+            context, builder, signature.args, args
+        )
+        vector = vector_type(target.dtype)
+        size = vector.count
+        none = ir.Constant(mask_type(vector), [0] * size)
+        with (
+            cgutils.for_range(builder, count, intp=INT64) as loop,
+            cgutils.for_range_slice(builder, INT64(0), width, INT64(size), INT64) as (column, _),
+            cgutils.for_range_slice(builder, INT64(0), depth, INT64(size), INT64) as (plane, _),
+        ):
+            row = at(builder, origin, builder.mul(loop.index, from_pitch), plane)
+            here = between(builder, vector, plane, INT64(0), depth)
+            loaded = []
+            for pixel in range(size):
+                place = builder.add(column, INT64(pixel))
+                inside = builder.and_(builder.icmp_signed(">=", place, first), builder.icmp_signed("<", place, end))
+                address = at(builder, row, builder.mul(builder.sub(place, first), apart))
+                loaded.append(masked_load(builder, vector, address, builder.select(inside, here, none)))
+            start = at(builder, to, builder.mul(plane, to_plane), builder.mul(loop.index, to_pitch), column)
+            left = builder.sub(depth, plane)
+            for number, value in _while_left(builder, _transposed(builder, loaded), left):
+                store(builder, value, at(builder, start, builder.mul(INT64(number), to_plane)))
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic
@@ -160,6 +219,7 @@ def transpose(
 @intrinsic
 def transpose_finish(
     typing_context: Any,
+    each: Any,
     source: Any,
     source_pitch: Any,
     target: Any,
@@ -169,17 +229,23 @@ def transpose_finish(
     bias: Any,
     relu: Any,
 ) -> Any:
-    """`transpose` with bias[column] added and, where `relu` is not 0, what is below zero made zero."""
+    """`transpose` with a bias added and, where `relu` is not 0, what is below zero made zero.
+
+    `each` is a tuple whose length is known at compile time: of one element for bias[column], of two for bias[row].
+    """
     intp = types.intp
-    signature = types.void(source, intp, target, intp, intp, intp, bias, intp)
+    signature = types.void(each, source, intp, target, intp, intp, intp, bias, intp)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = vector_type(target.dtype)
-        *operands, biases, flag = data(context, builder, signature.args, args)
+        _, *operands, biases, flag = data(context, builder, signature.args, args)
         floor = lowest(builder, flag, vector)
+        shifts = None
+        if len(each) == 2:
+            shifts = masked_load(builder, vector, biases, between(builder, vector, INT64(0), INT64(0), operands[4]))
 
         def finish(column: int, value: Any) -> Any:
-            shift = broadcast(builder, builder.load(at(builder, biases, INT64(column))), vector)
+            shift = shifts or broadcast(builder, builder.load(at(builder, biases, INT64(column))), vector)
             return rectified(builder, builder.fadd(value, shift), floor)
 
         _transpose_square(builder, vector, operands, finish)
@@ -205,6 +271,39 @@ def copy_finish(typing_context: Any, source: Any, target: Any, count: Any, bias:
         mask = between(builder, vector, whole, INT64(0), end)
         value = builder.fadd(masked_load(builder, vector, at(builder, origin, whole), mask), shifts)
         masked_store(builder, rectified(builder, value, floor), at(builder, to, whole), mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def copy_finish_rows(
+    typing_context: Any,
+    source: Any,
+    source_pitch: Any,
+    target: Any,
+    target_pitch: Any,
+    rows: Any,
+    columns: Any,
+    bias: Any,
+    relu: Any,
+) -> Any:
+    """target[row * target_pitch + j] = source[row * source_pitch + j] + bias[j], rectified as by `copy_finish`."""
+    intp = types.intp
+    signature = types.void(source, intp, target, intp, intp, intp, bias, intp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        origin, from_pitch, to, to_pitch, count, width, biases, flag = data(context, builder, signature.args, args)
+        vector = vector_type(target.dtype)
+        floor = lowest(builder, flag, vector)
+        with cgutils.for_range_slice(builder, INT64(0), width, INT64(vector.count), INT64) as (column, _):
+            mask = between(builder, vector, column, INT64(0), width)
+            shifts = masked_load(builder, vector, at(builder, biases, column), mask)
+            with cgutils.for_range(builder, count, intp=INT64) as loop:
+                place = at(builder, origin, builder.mul(loop.index, from_pitch), column)
+                value = builder.fadd(masked_load(builder, vector, place, mask), shifts)
+                to_place = at(builder, to, builder.mul(loop.index, to_pitch), column)
+                masked_store(builder, rectified(builder, value, floor), to_place, mask)
         return context.get_dummy_value()
 
     return signature, generate

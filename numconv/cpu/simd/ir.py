@@ -44,6 +44,13 @@ def vectors_fit(typing_context: Any, target: Any, source: Any) -> Any:
     return types.boolean(target, source), lambda context, builder, signature, args: BIT(int(fit))
 
 
+@intrinsic
+def floats_alike(typing_context: Any, target: Any, source: Any) -> Any:
+    """Whether two arrays are of one floating-point dtype, a constant."""
+    alike = target.dtype == source.dtype and isinstance(target.dtype, types.Float)
+    return types.boolean(target, source), lambda context, builder, signature, args: BIT(int(alike))
+
+
 def vector_type(dtype: Any) -> Any:
     """A vector of numba's float32 or float64."""
     return ir.VectorType(ir.FloatType() if dtype == types.float32 else ir.DoubleType(), lanes(dtype))
