@@ -3,7 +3,7 @@
 Transposed, and the gradient by the input, which is the same: the weights are turned round and their channels
 exchanged, the stride becomes an input dilation, and the padding becomes what the kernel reaches over it. The gradient
 by the weights: batch and channels are exchanged, the output's gradient is the kernel, and stride and dilation are
-exchanged. All are views of the arrays. Nothing is conjugated.
+exchanged. All are views of the arrays, but for the factor that is no gradient where it is to be conjugated.
 
 The adjoint of a padding other than zeros folds the result's frame back onto the border (`Problem.fold`).
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .dialect import convolution
+from .dialect import boolean, convolution
 from .method import Array
 from .planner import Call, Options, Wish
 from .plans import Plan, check_out
@@ -24,32 +24,54 @@ from .validate import AXES, as_array, canonical, describe, padding_pairs, per_ax
 
 
 def transposed(
-    rank: int, input: Any, weight: Any, bias: Any, options: Options, extra: Any, wish: Wish, out: Array | None = None
+    rank: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    options: Options,
+    extra: Any,
+    wish: Wish,
+    out: Array | None = None,
+    conjugate: bool = False,
 ) -> Call:
     """The Call of a transposed correlation; extra is torch's output_padding."""
     x, weight = as_array("input", input), as_array("weight", weight)
     found = _transposed(rank, x.shape, weight.shape, x.dtype, options, canonical("output_padding", extra))
-    return convolution(rank, x, _exchanged(weight, options.groups), bias, found, wish, out)
+    return convolution(rank, x, _exchanged(weight, options.groups), bias, found, wish, out, conjugate)
 
 
 def by_input(
-    rank: int, size: Any, weight: Any, grad: Any, options: Options, wish: Wish, out: Array | None = None
+    rank: int,
+    size: Any,
+    weight: Any,
+    grad: Any,
+    options: Options,
+    wish: Wish,
+    out: Array | None = None,
+    conjugate: bool = False,
 ) -> Call:
     """The Call of the gradient by the input, which has that size."""
     weight, grad = as_array("weight", weight), as_array("grad_output", grad)
     found = _by_input(rank, as_size("input_size", size), weight.shape, grad.shape, grad.dtype, weight.dtype, options)
-    return convolution(rank, grad, _exchanged(weight, options.groups), None, found, wish, out)
+    return convolution(rank, grad, _exchanged(weight, options.groups), None, found, wish, out, conjugate)
 
 
 def by_weight(
-    rank: int, input: Any, size: Any, grad: Any, options: Options, wish: Wish, out: Array | None = None
+    rank: int,
+    input: Any,
+    size: Any,
+    grad: Any,
+    options: Options,
+    wish: Wish,
+    out: Array | None = None,
+    conjugate: bool = False,
 ) -> Call:
     """The Call of the gradient by the weights, which have that size."""
     x, grad = as_array("input", input), as_array("grad_output", grad)
     size = as_size("weight_size", size)
     found, exact = _by_weight(rank, x.shape, size, grad.shape, x.dtype, grad.dtype, options)
     kernel = _channels_first(grad, rank, options).swapaxes(0, 1)
-    inside = _inside(x, rank, size, options)
+    inside = _inside(x, rank, size, options, boolean("conjugate", conjugate))
     trim = tuple(slice(side) for side in size[2:])
     if _as_batch(rank, size):
         call = convolution(rank, inside, kernel, None, found, wish, out)
@@ -61,10 +83,21 @@ def by_weight(
 class WeightPlan(Plan):
     """A plan of the gradient by the weights: called with the input, again and again, for one gradient of the output."""
 
-    def __init__(self, rank: int, x: Array, size: tuple[int, ...], grad: Array, options: Options, wish: Wish) -> None:
+    def __init__(
+        self,
+        rank: int,
+        x: Array,
+        size: tuple[int, ...],
+        grad: Array,
+        options: Options,
+        wish: Wish,
+        conjugate: bool = False,
+    ) -> None:
+        # A stand-in for the inputs to come takes no memory, but its conjugate would.
         call = by_weight(rank, x, size, grad, options, wish)
         super().__init__(call)
-        self._shape, self._inside = x.shape, functools.partial(_inside, rank=rank, size=size, options=options)
+        self._shape = x.shape
+        self._inside = functools.partial(_inside, rank=rank, size=size, options=options, conjugate=conjugate)
         self._view, self._size = call.view, size
 
     def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
@@ -95,9 +128,11 @@ def _channels_first(array: Array, rank: int, options: Options) -> Array:
     return whole if options.layout == "NCHW" else np.moveaxis(whole, -1, 1)
 
 
-def _inside(x: Array, rank: int, size: tuple[int, ...], options: Options) -> Array:
+def _inside(x: Array, rank: int, size: tuple[int, ...], options: Options, conjugate: bool) -> Array:
     """The input as the Problem of the gradient by the weights takes it."""
     inside = _batch_inside(_channels_first(x, rank, options), options.groups)
+    if conjugate and x.dtype.kind == "c":
+        inside = inside.conj()
     return inside.swapaxes(0, 1) if _as_batch(rank, size) else inside[None]
 
 

@@ -30,6 +30,8 @@ def conv2d_input(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -47,13 +49,14 @@ def conv2d_input(
         The gradient by the output, of the output's shape.
     stride, padding, dilation, groups, padding_mode, padding_value
         Those of the `conv2d`. What fell on a padding other than zeros is added to the elements copied there.
-    method, rtol, rtol_kind, reproducible, dtype, layout, out, workspace
-        As in `conv2d`: with layout "NHWC", input_size and grad_output have the channels last.
+    method, rtol, rtol_kind, reproducible, dtype, overflow, conjugate, layout, out, workspace
+        As in `conv2d`: with layout "NHWC", input_size and grad_output have the channels last; with conjugate, the
+        weight's conjugate makes it the adjoint in the inner product of complex numbers.
 
     Returns
     -------
     np.ndarray, shape input_size
-        The dtype is that of `conv2d`. Complex numbers are not conjugated.
+        The dtype is that of `conv2d`. Complex numbers are conjugated on request alone.
 
     Raises
     ------
@@ -79,9 +82,10 @@ def conv2d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -102,6 +106,8 @@ def conv1d_input(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -123,9 +129,10 @@ def conv1d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -146,6 +153,8 @@ def conv3d_input(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -168,9 +177,10 @@ def conv3d_input(
         input_size,
         weight,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -191,6 +201,8 @@ def conv2d_weight(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -210,13 +222,14 @@ def conv2d_weight(
         The gradient by the output, of the output's shape.
     stride, padding, dilation, groups, padding_mode, padding_value
         Those of the `conv2d`.
-    method, rtol, rtol_kind, reproducible, dtype, layout, out, workspace
-        As in `conv2d`: with layout "NHWC", input and grad_output have the channels last, the gradient never.
+    method, rtol, rtol_kind, reproducible, dtype, overflow, conjugate, layout, out, workspace
+        As in `conv2d`: with layout "NHWC", input and grad_output have the channels last, the gradient never; with
+        conjugate, the input's conjugate makes it the adjoint in the inner product of complex numbers.
 
     Returns
     -------
     np.ndarray, shape weight_size
-        The dtype is that of `conv2d`. Complex numbers are not conjugated.
+        The dtype is that of `conv2d`. Complex numbers are conjugated on request alone.
 
     Raises
     ------
@@ -242,9 +255,10 @@ def conv2d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -265,6 +279,8 @@ def conv1d_weight(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -286,9 +302,10 @@ def conv1d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -309,6 +326,8 @@ def conv3d_weight(
     rtol_kind: str = "expected",
     reproducible: bool = False,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -330,7 +349,8 @@ def conv3d_weight(
         input,
         weight_size,
         grad_output,
-        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, None, dtype, padding_value, overflow, layout),
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from numpy.typing import ArrayLike, DTypeLike
 
 from .adjoint import WeightPlan, as_size, by_input, transposed
-from .dialect import convolution, data_type, options, stand_in, where_they_lie, wish
+from .dialect import boolean, convolution, data_type, options, stand_in, where_they_lie, wish
 from .plans import Plan
 from .problem import Padding, PerAxis
 from .validate import canonical
@@ -102,9 +102,9 @@ def plan(
         raise ValueError(f"op is {op!r}, but plans on {device!r} take 'conv': leave out device to plan on the CPU")
     plans: dict[str, Callable[[], Plan]] = {
         "conv": lambda: Plan(convolution(rank, x, kept, bias, wanted, asked, conjugate=conjugate, device=device)),
-        "transpose": lambda: Plan(transposed(rank, x, kept, bias, wanted, output_padding, asked)),
-        "input": lambda: Plan(by_input(rank, size, kept, x, wanted, asked)),
-        "weight": lambda: WeightPlan(rank, x, kernel, kept, wanted, asked),
+        "transpose": lambda: Plan(transposed(rank, x, kept, bias, wanted, output_padding, asked, conjugate=conjugate)),
+        "input": lambda: Plan(by_input(rank, size, kept, x, wanted, asked, conjugate=conjugate)),
+        "weight": lambda: WeightPlan(rank, x, kernel, kept, wanted, asked, boolean("conjugate", conjugate)),
     }
     return plans[op]()
 

@@ -30,6 +30,8 @@ def conv_transpose2d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -64,7 +66,7 @@ def conv_transpose2d(
         add it to the elements that they would have copied there.
     padding_value : number
         The constant of the convolution. It has no part in its adjoint.
-    method, rtol, rtol_kind, reproducible, activation, dtype, layout, out, workspace
+    method, rtol, rtol_kind, reproducible, activation, dtype, overflow, conjugate, layout, out, workspace
         As in `conv2d`.
 
     Returns
@@ -104,10 +106,11 @@ def conv_transpose2d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout),
         output_padding,
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -130,6 +133,8 @@ def conv_transpose1d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -152,10 +157,11 @@ def conv_transpose1d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout),
         output_padding,
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
 
 
@@ -178,6 +184,8 @@ def conv_transpose3d(
     reproducible: bool = False,
     activation: str | None = None,
     dtype: DTypeLike | None = None,
+    overflow: str | None = None,
+    conjugate: bool = False,
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
@@ -203,8 +211,9 @@ def conv_transpose3d(
         input,
         weight,
         bias,
-        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, layout=layout),
+        options(stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout),
         output_padding,
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
+        conjugate,
     )
