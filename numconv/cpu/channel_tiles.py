@@ -30,6 +30,8 @@ EXTENTS = ((1, 14), (2, 7), (3, 4)) if WIDE else ((1, 6), (2, 3), (3, 2))
 NARROW = {1: (10, 1), 2: (6, 2), 3: (3, 3)} if WIDE else {1: (6, 1)}
 RUNS = tuple(run for _, run in EXTENTS)
 VECTORS = 2
+# Taps of a channel that lie together, from which on they are packed by squares of vectors, not one by one.
+LEAST_RUN = 4
 # A bias for each column of the sums, as the length of a tuple.
 PER_COLUMN = (0,)
 MAX_PIXELS = 256
@@ -98,8 +100,8 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
 
 @njit(parallel=True)
 def pack(weight: Array, packed: Array, finite: Array) -> None:
-    """Weights (groups, co, taps) block by block: of each `unit` channels, packed (groups * co * taps,) has a row of
-    channels for each tap. finite (groups, blocks): whether all weights of a block are.
+    """Weights (groups, co, ci, kd, kh, kw) block by block: of each `unit` channels, packed (groups * co * taps,) has a
+    row of channels for each tap. finite (groups, blocks): whether all weights of a block are.
     """
     for task in prange(finite.size):
         group, block = divmod(np.intp(task), finite.shape[1])
@@ -108,22 +110,58 @@ def pack(weight: Array, packed: Array, finite: Array) -> None:
 
 @njit()
 def pack_block(weight: Array, packed: Array, group: int, block: int) -> bool:
-    """One block of a group's weights (co, taps); returns whether all are finite."""
-    channels, taps = weight.shape
-    lanes = vector_lanes(packed)
+    """One block of a group's weights (co, ci, kd, kh, kw); returns whether all are finite."""
+    channels, inputs, depth, height, width = weight.shape
+    taps, lanes = inputs * depth * height * width, vector_lanes(packed)
     first = block * VECTORS * lanes
     count = min(VECTORS * lanes, channels - first)
-    target = packed[(group * channels + first) * taps :]
+    target = packed[(group * channels + first) * taps :][: count * taps]
+    part = weight[first : first + count]
+    if in_a_run(weight, weight.itemsize):
+        pack_squares(part, target, 1)
+    elif in_a_run(weight, -weight.itemsize):
+        pack_squares(part[:, :, ::-1, ::-1, ::-1], target, -1)
+    else:
+        row = 0
+        for ci in range(inputs):
+            for kd in range(depth):
+                for kh in range(height):
+                    for kw in range(width):
+                        source, place = part[:, ci, kd, kh, kw], target[row * count :]
+                        for channel in range(count):
+                            place[channel] = source[channel]
+                        row += 1
     finite = True
-    for channel in range(first, first + count):
-        row = weight[channel]
-        for tap in range(taps):
-            finite &= abs(row[tap]) < np.inf
-    for tap in range(0, taps, lanes):
-        for channel in range(0, count, lanes):
-            source, place = weight[first + channel, tap:], target[tap * count + channel :]
-            transpose(source, taps, place, count, min(lanes, count - channel), min(lanes, taps - tap))
+    for i in range(len(target)):
+        finite &= abs(target[i]) < np.inf
     return finite
+
+
+@njit()
+def in_a_run(weight: Array, step: int) -> bool:
+    """Whether the taps of one input and output channel lie in a row, so many bytes apart, and are worth a square."""
+    _, _, depth, height, width = weight.shape
+    whole = weight.strides[0] % weight.itemsize == 0 and depth * height * width >= LEAST_RUN
+    whole &= depth == 1 or weight.strides[2] == height * width * step
+    whole &= height == 1 or weight.strides[3] == width * step
+    return whole and (width == 1 or weight.strides[4] == step)
+
+
+@njit()
+def pack_squares(weight: Array, target: Array, way: int) -> None:
+    """Target (taps, co) from weight (co, ci, kd, kh, kw), where the taps of each ci lie in a run; way is -1 for those
+    whose run was turned round.
+    """
+    count, inputs, _, height, width = weight.shape
+    lanes, apart, volume = vector_lanes(target), weight.strides[0] // weight.itemsize, len(target) // count // inputs
+    for ci in range(inputs):
+        for first in range(0, volume, lanes):
+            rest, kw = divmod(first, width)
+            kd, kh = divmod(rest, height)
+            row = ci * volume + (first if way > 0 else volume - 1 - first)
+            for channel in range(0, count, lanes):
+                source, place = weight[channel, ci, kd, kh, kw:], target[row * count + channel :]
+                transpose(source, apart, place, way * count, min(lanes, count - channel), min(lanes, volume - first))
 
 
 @njit()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +42,6 @@ EFFICIENCY = 0.75
 TASK_COST = 900
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
 WINDOW_BYTES = 256 << 10
-PART_BYTES = 256 << 10
 # A group's channels are cut into so many parts, so that all threads have work on a small map.
 PARTS = (1, 2, 4, 8, 16, 32, 64)
 SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
@@ -105,29 +103,18 @@ def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | Non
         return Prepared(rows, biases(problem, bias), False, shape)
     # Tiles read whole vectors, so there is room behind the last weight.
     packed = np.empty(math.prod(weight.shape) + machine.lanes(problem.accumulator), problem.accumulator)
-    unit, finite = channel_tiles.unit(machine, problem), True
-    for start, rows in _weight_parts(problem, weight, unit):
-        blocks_finite = np.empty((len(rows), -(-rows.shape[1] // unit)), np.bool_)
-        channel_tiles.pack(rows, packed[start:], blocks_finite)
-        finite &= bool(blocks_finite.all())
-    return Prepared(packed, biases(problem, bias), finite, shape)
+    rows = _weight_rows(problem, weight)
+    finite = np.empty((problem.groups, -(-rows.shape[1] // channel_tiles.unit(machine, problem))), np.bool_)
+    channel_tiles.pack(rows, packed, finite)
+    return Prepared(packed, biases(problem, bias), bool(finite.all()), shape)
 
 
-def _weight_parts(problem: Problem, weight: Array, unit: int) -> Iterator[tuple[int, Array]]:
-    """Rows of weights (groups, channels, taps) to pack, and where their packed ones start.
-
-    All at once, if that takes no copy; else a few blocks of channels, for the pages of a second large array cost more
-    than the copy: 2.8 ms of 3.0 for 256 channels.
-    """
-    channels, taps = problem.out_channels // problem.groups, problem.taps
-    if weight.flags.c_contiguous and weight.dtype == problem.accumulator:
-        yield 0, weight.reshape(problem.groups, channels, taps)
-        return
-    step = unit * max(1, PART_BYTES // (unit * max(1, taps) * problem.accumulator.itemsize))
-    for group in range(0, problem.out_channels, max(1, channels)):
-        for first in range(group, group + channels, step):
-            part = weight[first : min(first + step, group + channels)]
-            yield first * taps, part.astype(problem.accumulator, order="C").reshape(1, len(part), taps)
+def _weight_rows(problem: Problem, weight: Array) -> Array:
+    """Weights to pack, (groups, channels, ci, kd, kh, kw), where they lie: the taps in a row, if they are one."""
+    weight = weight.astype(problem.accumulator, copy=False)
+    channels, missing = problem.out_channels // problem.groups, (1,) * (3 - problem.rank)
+    taps = (1, 1, 1, problem.taps) if weight.flags.c_contiguous else (weight.shape[1], *missing, *problem.kernel)
+    return weight.reshape(problem.groups, channels, *taps)
 
 
 @functools.lru_cache(maxsize=1024)
