@@ -20,7 +20,10 @@ def conv2d_bias(grad_output: ArrayLike) -> Array:
     Returns
     -------
     np.ndarray, shape (out_channels,)
-        Added up pairwise, as np.sum does, in the dtype of `conv2d`'s sums; of the dtype of `conv2d`'s result.
+        In the dtype of `conv2d`'s sums, and then of its result. Added up by np.sum, pairwise over space and then over
+        the batch, by one thread and in one memory layout: always the same bits. With unit roundoff u, the error is at
+        most (batch + 26 + log2(pixels)) * u times the sum of the absolute values; float16 adds pixels / 8192, for it
+        is converted so many at a time. Integers are exact.
 
     Raises
     ------

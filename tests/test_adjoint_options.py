@@ -54,6 +54,16 @@ def test_a_sum_that_does_not_fit_is_an_error_unless_it_is_said_what_becomes_of_i
         nc.conv_transpose2d(ones, weight, padding=1, dtype=np.int8)
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 1, 7), (3, 2, 250, 333), (40, 3, 16, 8)])
+def test_the_gradient_by_the_bias_is_as_exact_as_it_says(rng, shape):
+    # Of one sign and spread over ten binary orders, addends are rounded at every step.
+    grad = np.exp2(rng.uniform(-10, 0, shape)).astype(np.float32)
+    exact = grad.astype(np.longdouble).sum(axis=(0, 2, 3))
+    steps = shape[0] + 26 + np.log2(shape[2] * shape[3])
+    assert (abs(nc.conv2d_bias(grad) - exact) <= steps * 2.0**-24 * exact).all()
+    np.testing.assert_array_equal(nc.conv2d_bias(np.asfortranarray(grad)), nc.conv2d_bias(grad))
+
+
 def test_conjugate_is_true_or_false():
     x, weight, grad = np.ones(SIZES[0]), np.ones(SIZES[1]), np.ones((2, 6, 4, 3))
     for call in (

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
 import numconv as nc
+from numconv import jit
 from numconv.cpu import loops, tiled
 from numconv.machine import machine
 from numconv.method import allowed_scratch
+from numconv.methods import methods
 from numconv.testing import CASES, EDGES, Case, arrays, assert_matches
 
 FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
@@ -105,6 +108,17 @@ def test_a_depthwise_view_of_every_other_channel_is_read_all_the_same(rng):
 )
 def test_other_dtypes_have_the_bits_of_nchw(case, dtype):
     assert_same(nc.conv2d, 2, *arrays(case.problem(dtype)), **case.options)
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: method.NAME)
+@pytest.mark.parametrize("name", ["bias", "1x1 bias relu"])
+def test_a_method_refuses_channels_last_or_matches_the_oracle(method, name):
+    problem = dataclasses.replace(CASES[name].problem(), layout="NHWC")
+    if method.why_not(problem, machine(jit.threads())) is None:
+        x, weight, bias = arrays(problem)
+        settings = {"method": method.NAME, "rtol": 1.0, "layout": "NHWC"}
+        result = nc.conv2d(last(x, 2), weight, bias, **CASES[name].options, **settings)
+        assert_matches(problem, np.ascontiguousarray(first(result, 2)), method.error_bound(problem), x, weight, bias)
 
 
 @pytest.mark.parametrize("name", ["1x1 bias relu", "1x1 groups", "1-D 1x1"])
