@@ -18,7 +18,7 @@ import numpy as np
 import ptx_device
 from numba import float32, float64, int32, int64, types
 
-from numconv.cuda import depthwise, tile, tiling
+from numconv.cuda import strip, tile, tiling
 from numconv.testing import Case
 
 FIGURES = Path(__file__).with_name("cuda_static.json")
@@ -39,6 +39,7 @@ STRIPS = {
         f"filter {width}x{width}": Case("", (1, 1, 512, 512), (1, 1, width, width), {"padding": width // 2})
         for width in (3, 5, 7, 11)
     },
+    "depthwise 3x3 at 16": Case("", (1, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": 1}),
     "depthwise 3x3 stride 2": Case("", (1, 32, 64, 64), (32, 1, 3, 3), {"groups": 32, "padding": 1, "stride": 2}),
 }
 
@@ -47,7 +48,7 @@ def flat(dtype):
     return types.Array(dtype, 1, "C")
 
 
-# x, weight as pairs, bias, out; depth, height, width, places; start and strides.
+# x, weight (a tile's as pairs), bias, out; depth, height, width, places; start and strides.
 STRIP = types.void(*map(flat, (float32, float32, float32, float32, int32, int32, int32, int32)), *[int64] * 6)
 TILE = types.void(*map(flat, (float32, float64, float32, float32, int32, int32, int32, int32)), *[int64] * 6)
 
@@ -89,15 +90,20 @@ def assemble(text, cc):
 
 
 def hot_loop(instructions, labels):
-    """(share of multiply-adds, bytes from shared memory per flop) in the loop with most of them, the innermost."""
-    loops = []
+    """(share of multiply-adds, bytes from shared memory per flop) in the loop with most of them, the innermost; in all
+    from the first of them to the last, where the compiler left no loop around any.
+    """
+    adds = [place for place, one in enumerate(instructions) if "FFMA" in one or "DFMA" in one]
+    bodies = [instructions[adds[0] : adds[-1] + 1]]
     for end, instruction in enumerate(instructions):
         branch = re.search(r"BRA.*`\(\.(L_x_\d+)\)", instruction)
-        if branch and labels[branch[1]] <= end:
-            body = instructions[labels[branch[1]] : end + 1]
-            count = sum("FFMA" in one for one in body)
-            loaded = sum(int(width or 32) // 8 for one in body for width in re.findall(r"\bLDS(?:\.(\d+))?\b", one))
-            loops.append((count, -len(body), loaded))
+        if branch and any(labels[branch[1]] <= place <= end for place in adds):
+            bodies.append(instructions[labels[branch[1]] : end + 1])
+    loops = []
+    for body in bodies[1:] or bodies:
+        count = sum("FFMA" in one or "DFMA" in one for one in body)
+        loaded = sum(int(width or 32) // 8 for one in body for width in re.findall(r"\bLDS(?:\.(\d+))?\b", one))
+        loops.append((count, -len(body), loaded))
     count, length, loaded = max(loops)
     return round(count / -length, 4), round(loaded / (2 * count), 4)
 
@@ -125,8 +131,8 @@ def figures(text, cc, threads=tiling.THREADS):
 def kernel_of(layer):
     """(function, signature, threads, resident blocks) of a named layer's kernel."""
     if layer in STRIPS:
-        strip = depthwise.choose(STRIPS[layer].problem(np.float32))
-        return depthwise.build(strip).py_func, STRIP, tiling.THREADS, depthwise.RESIDENT
+        kernel = strip.build(strip.choose(STRIPS[layer].problem(np.float32)))
+        return kernel.py_func, STRIP, tiling.THREADS, strip.RESIDENT
     case = LAYERS[layer]
     if layer == "1x1 stride 1":
         case = Case("", (1, 64, 32 * 32), (64, 64, 1))

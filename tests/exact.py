@@ -39,13 +39,51 @@ def fused32(x, weight, total):
 
 
 @np.vectorize
-def _fused64(x, weight, total):
+def fraction64(x, weight, total):
+    """The same by fractions of integers, for finite numbers."""
     return float(Fraction(x) * Fraction(weight) + Fraction(total))
 
 
+def _two_sum(a, b):
+    """(the sum rounded, its error), exact together."""
+    rounded = a + b
+    part = rounded - a
+    return rounded, (a - (rounded - part)) + (b - part)
+
+
+def _halves(a):
+    """Two numbers of half the digits with that sum."""
+    high = a * 134217729.0
+    high = high - (high - a)
+    return high, a - high
+
+
+@np.errstate(all="ignore")
 def fused64(x, weight, total):
-    """The sum of x * weight and total, rounded once, to float64; slow."""
-    return np.asarray(_fused64(x, weight, total), np.float64)
+    """The sum of x * weight and total, rounded once, to float64.
+
+    As in fused32, with the product and its error in two numbers: S. Boldo and G. Melquiond, "Emulation of FMA and
+    correctly rounded sums", 2008. Beyond the exponents for which that is exact, in fractions.
+    """
+    x, weight, total = np.broadcast_arrays(*(np.asarray(one, np.float64) for one in (x, weight, total)))
+    product = x * weight
+    (x_high, x_low), (w_high, w_low) = _halves(x), _halves(weight)
+    error = x_low * w_low - (((product - x_high * w_high) - x_low * w_high) - x_high * w_low)
+    high, low = _two_sum(total, error)
+    high, rest = _two_sum(product, high)
+    odd, left = _two_sum(low, rest)
+    even = odd.view(np.int64) % 2 == 0
+    odd = np.where((left != 0) & even, np.nextafter(odd, np.where(left > 0, np.inf, -np.inf)), odd)
+    result = np.where(product == 0, product + total, high + odd)
+    sizes = np.abs(np.stack(np.broadcast_arrays(x, weight, product, total)))
+    strange = ~((sizes < 2.0**400) & ((sizes > 2.0**-400) | (sizes == 0))).all(axis=0)
+    strange |= (product == 0) & (x != 0) & (weight != 0)
+    finite = np.isfinite(x) & np.isfinite(weight) & np.isfinite(total)
+    beyond = np.where(np.isfinite(x) & np.isfinite(weight), total, product + total)
+    result, strange = np.where(finite, result, beyond), strange & finite
+    if strange.any():
+        result[strange] = fraction64(x[strange], weight[strange], total[strange])
+    return result
 
 
 def wrapped(x, weight, total):

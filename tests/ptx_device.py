@@ -125,9 +125,9 @@ def launcher(function, threads, resident):
 
 def install(monkeypatch):
     """Put the device under numba's API, and the interpreter under the package's kernels."""
-    from numconv.cuda import depthwise, loops, pack, tile
+    from numconv.cuda import loops, pack, strip, tile
 
-    for module in (depthwise, loops, pack, tile):
+    for module in (loops, pack, strip, tile):
         monkeypatch.setattr(module, "kernel", launcher)
 
     def as_cuda_array(holder, sync=True):

@@ -11,7 +11,7 @@ import ptx_device
 
 import numconv as nc
 import numconv.problem
-from numconv.cuda import depthwise, loops, pack, tile
+from numconv.cuda import loops, pack, strip, tile
 from numconv.machine import gpu_machine, typical_gpu
 from numconv.methods import cuda_methods
 from numconv.testing import CASES, Case, arrays
@@ -53,6 +53,11 @@ SEGMENTS = (
     ("loops", Case("segments by channel", (1, 21, 4, 5), (3, 21, 2, 2), bias=True)),
     ("loops", Case("segments by row", (1, 2, 9, 11), (1, 2, 7, 8), {"stride": 2})),
 )
+# Exact multiply-adds of float64 are slow here, so these are small.
+DOUBLES = (
+    ("depthwise", Case("planes", (1, 9, 5, 8), (9, 1, 3, 3), {"groups": 9, "padding": 1}, bias=True)),
+    ("depthwise", Case("phases", (1, 1, 11, 20), (1, 1, 2, 3), {"stride": 2, "padding": 1})),
+)
 DTYPES = ("bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "float64", "complex64")
 
 
@@ -60,10 +65,10 @@ DTYPES = ("bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "floa
 def device(monkeypatch):
     """The interpreted device."""
     ptx_device.install(monkeypatch)
-    for build in (tile.build, depthwise.build, loops.build, pack.build):
+    for build in (tile.build, strip.build, loops.build, pack.build):
         build.cache_clear()
     yield
-    for build in (tile.build, depthwise.build, loops.build, pack.build):
+    for build in (tile.build, strip.build, loops.build, pack.build):
         build.cache_clear()
 
 
@@ -113,6 +118,13 @@ def test_sums_start_afresh_where_the_cpus_do(device, method, case, monkeypatch):
     problem = case.problem(np.float32)
     data = arrays(problem)
     assert problem.taps > problem.segments[0]
+    assert_same_bits(on_gpu(problem, data, case, method), on_cpu(problem, data, case))
+
+
+@pytest.mark.parametrize(("method", "case"), DOUBLES, ids=lambda value: getattr(value, "name", value))
+def test_a_kernel_gives_the_cpus_bits_in_float64(device, method, case):
+    problem = case.problem(np.float64)
+    data = arrays(problem)
     assert_same_bits(on_gpu(problem, data, case, method), on_cpu(problem, data, case))
 
 

@@ -15,7 +15,7 @@ from ptx import Kernel
 from ptx_memory import Counts
 
 from numconv import jit
-from numconv.cuda import depthwise, tile, tiled, tiling
+from numconv.cuda import depthwise, strip, tile, tiled, tiling
 from numconv.testing import Case, arrays
 
 needs_tools = pytest.mark.skipif(not cuda_static.tools(), reason="ptxas and nvdisasm are not installed: cuda-test")
@@ -71,24 +71,29 @@ def block(monkeypatch, case):
     """What the blocks of a launch executed."""
     ptx_device.install(monkeypatch)
     problem = case.problem(np.float32)
-    method, parts = (depthwise, depthwise) if depthwise.why_not(problem, None) is None else (tiled, tile)
+    method, parts = (depthwise, strip) if depthwise.why_not(problem, None) is None else (tiled, tile)
     parts.build.cache_clear()
     x, weight, _ = map(ptx_device.device, arrays(problem))
     prepared = method.prepare(problem, None, weight, None)
     out = ptx_device.DeviceArray(np.zeros(int(np.prod(problem.out_shape)), np.float32))
     method.run(problem, None, prepared, x, out, None)
-    counts = parts.build((depthwise if method is depthwise else tiling).choose(problem)).counts
+    counts = parts.build(parts.choose(problem)).counts
     parts.build.cache_clear()
     return counts
 
 
+# What one block meets, and the share of multiply-adds in all that it executes: the issue's bar for 3x3, else what was.
 DYNAMIC = {
     "3x3": (Case("", (1, 64, 4, 32), (64, 64, 3, 3), {"padding": 1}), 0.85),
     "5x5": (Case("", (1, 4, 4, 32), (64, 4, 5, 5), {"padding": 2}), 0),
     "7x7": (Case("", (1, 3, 4, 32), (64, 3, 7, 7), {"padding": 3}), 0),
     "1x1": (Case("", (1, 16, 128), (64, 16, 1)), 0),
     "3x3 stride 2": (Case("", (1, 4, 8, 64), (64, 4, 3, 3), {"stride": 2, "padding": 1}), 0),
-    "filter 7x7": (Case("", (1, 1, 128, 64), (1, 1, 7, 7), {"padding": 3}), 0),
+    "filter 3x3": (Case("", (1, 1, 128, 64), (1, 1, 3, 3), {"padding": 1}), 0.13),
+    "filter 7x7": (Case("", (1, 1, 128, 64), (1, 1, 7, 7), {"padding": 3}), 0.45),
+    "depthwise at 14": (Case("", (1, 16, 14, 14), (16, 1, 3, 3), {"groups": 16, "padding": 1}), 0.08),
+    "depthwise at 16": (Case("", (1, 16, 16, 16), (16, 1, 3, 3), {"groups": 16, "padding": 1}), 0.08),
+    "depthwise stride 2": (Case("", (1, 4, 32, 32), (4, 1, 3, 3), {"groups": 4, "padding": 1, "stride": 2}), 0.04),
     "1x1 stride 2": (Case("", (1, 16, 8, 64), (64, 16, 1, 1), {"stride": 2}), 0),
 }
 
@@ -98,8 +103,7 @@ def test_a_whole_block_moves_no_more_than_it_must(monkeypatch, name):
     case, share = DYNAMIC[name]
     counts = block(monkeypatch, case)
     assert counts.share >= share
-    # A filter reads the last two of a row's 14 values by 64 bits, where the rows of 16 threads share banks.
-    assert counts.wavefronts <= (1.2 if case.weight_shape[1] == 1 else 1.1) * counts.ideal_wavefronts
+    assert counts.wavefronts <= 1.1 * counts.ideal_wavefronts
     for kind, sectors in counts.sectors.items():
         assert sectors <= 1.5 * counts.ideal_sectors[kind], kind
 

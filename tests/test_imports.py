@@ -31,6 +31,7 @@ PARTS = {
     "cpu.winograd_blocks",
     "cpu.minimal_filtering",
     "cuda.tile",
+    "cuda.strip",
     "cuda.tiling",
     "cuda.pack",
     "cuda.arrays",
@@ -71,7 +72,7 @@ FLOORS = (
         "cpu.channel_lanes",
         "cpu.repair",
     },
-    {"cpu.blocks", "cpu.segments", "cpu.direct", "cuda.tile"},
+    {"cpu.blocks", "cpu.segments", "cpu.direct", "cuda.tile", "cuda.strip"},
     {"cuda.pack", "cuda.tiling"},
     {"cuda.arrays"},
     {

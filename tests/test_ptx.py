@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("numba_cuda", reason="the extra `cuda` is not installed")
 
 import numpy as np
+from exact import fraction64, fused64
 from numba import cuda
 from ptx import Kernel
 from ptx_device import DeviceArray, compile_ptx, signature
@@ -163,6 +164,16 @@ def test_a_multiply_add_rounds_once():
     out = np.zeros(1, np.float32)
     run(kernel, x, out, threads=1)
     assert out[0] == np.float32(2.0**-24) != x[0] * x[0] - x[1]
+
+
+@pytest.mark.parametrize("near", ["any", "cancelling", "tiny"])
+def test_a_fused_float64_is_the_fraction_rounded_once(near, rng):
+    x, weight = rng.standard_normal((2, 2000)) * 2.0 ** rng.integers(-30, 30, (2, 2000))
+    noise = {"any": 2.0 ** rng.integers(-110, 110, 2000), "cancelling": -1 - 2.0**-52, "tiny": 2.0**-1000}[near]
+    total = x * weight * noise
+    np.testing.assert_array_equal(fused64(x, weight, total), fraction64(x, weight, total))
+    assert np.isnan(fused64(np.nan, 1.0, 2.0))
+    assert fused64(1e300, 1e300, -np.inf) == -np.inf
 
 
 def test_threads_part_and_come_together():

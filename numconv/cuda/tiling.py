@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,56 @@ BATCH = 3
 # Elements of the input, so that 32-bit positions hold all of them; a position in the padding lies below -LIMIT.
 LIMIT = 1 << 30
 MAX_GRID = 65535
+FLOATS = (np.float32, np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a row of pixels and of taps says of a kernel. columns: groups of `pixels` neighbouring pixels, one group to
+    a thread; itemsize: of the floats.
+    """
+
+    kernel_w: int
+    stride_w: int
+    dilation_w: int
+    columns: int
+    pixels: int
+    itemsize: int
+
+    @property
+    def real(self) -> type[np.floating[Any]]:
+        """What it is computed in."""
+        return np.float32 if self.itemsize == 4 else np.float64
+
+    @property
+    def unit(self) -> int:
+        """Elements that are read at once: 128 bits."""
+        return 16 // self.itemsize
+
+    @property
+    def width(self) -> int:
+        """Pixels in a row."""
+        return self.pixels * self.columns
+
+    @property
+    def period(self) -> int:
+        """After how many taps of a row the phases of the columns repeat."""
+        return self.stride_w // math.gcd(self.stride_w, self.dilation_w)
+
+    @property
+    def phases(self) -> int:
+        """Phases of the columns that some tap meets."""
+        return min(self.period, self.kernel_w)
+
+    @property
+    def shift(self) -> int:
+        """Columns that a row's last tap lies after its first, in its phase."""
+        return (self.kernel_w - 1) * self.dilation_w // self.stride_w
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one phase of a row to the next."""
+        return -(-(self.width + self.shift) // self.unit) * self.unit
 
 
 class Tile(NamedTuple):
@@ -172,11 +223,20 @@ def blocks(problem: Problem, tile: Tile) -> int:
     return math.prod(grid(problem, tile))
 
 
+def floats_alone(problem: Problem) -> str | None:
+    """The refusal of other dtypes than float32 and float64."""
+    for name, dtype in (("input", problem.x_dtype), ("sums", problem.accumulator), ("output", problem.output)):
+        if dtype not in FLOATS or dtype != problem.accumulator:
+            return f"the {name} is {dtype.name}, but its kernels take float32, or float64, alone"
+    return None
+
+
 def why_not(problem: Problem) -> str | None:
     """What the tile cannot do, whichever method asks."""
-    for name, dtype in (("input", problem.x_dtype), ("sums", problem.accumulator), ("output", problem.output)):
-        if dtype != np.float32:
-            return f"the {name} is {dtype.name}, but its tiles are of float32"
+    if reason := floats_alone(problem):
+        return reason
+    if problem.accumulator != np.float32:
+        return f"the sums are {problem.accumulator.name}, but its tiles are of float32"
     if problem.kernel[-1] > MAX_COLUMNS:
         return f"the kernel is {problem.kernel[-1]} columns wide, but its tiles take {MAX_COLUMNS} at most"
     reach = (problem.kernel[-1] - 1) * problem.dilation[-1] // problem.stride[-1]
