@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .dialect import boolean, convolution
+from .dialect import boolean, convolution, operand
 from .method import Array
 from .planner import Call, Options, Wish
 from .plans import Plan, check_out
@@ -31,13 +31,16 @@ def transposed(
     options: Options,
     extra: Any,
     wish: Wish,
-    out: Array | None = None,
+    out: Any = None,
     conjugate: bool = False,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The Call of a transposed correlation; extra is torch's output_padding."""
-    x, weight = as_array("input", input), as_array("weight", weight)
+    x, weight = operand("input", input), operand("weight", weight)
     found = _transposed(rank, x.shape, weight.shape, x.dtype, options, canonical("output_padding", extra))
-    return convolution(rank, x, _exchanged(weight, options.groups), bias, found, wish, out, conjugate)
+    turned = _exchanged(weight, options.groups)
+    return convolution(rank, input, turned, bias, found, wish, out, conjugate, device, stream)
 
 
 def by_input(
@@ -47,13 +50,16 @@ def by_input(
     grad: Any,
     options: Options,
     wish: Wish,
-    out: Array | None = None,
+    out: Any = None,
     conjugate: bool = False,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The Call of the gradient by the input, which has that size."""
-    weight, grad = as_array("weight", weight), as_array("grad_output", grad)
-    found = _by_input(rank, as_size("input_size", size), weight.shape, grad.shape, grad.dtype, weight.dtype, options)
-    return convolution(rank, grad, _exchanged(weight, options.groups), None, found, wish, out, conjugate)
+    weight, y = operand("weight", weight), operand("grad_output", grad)
+    found = _by_input(rank, as_size("input_size", size), weight.shape, y.shape, y.dtype, weight.dtype, options)
+    turned = _exchanged(weight, options.groups)
+    return convolution(rank, grad, turned, None, found, wish, out, conjugate, device, stream)
 
 
 def by_weight(
@@ -149,12 +155,16 @@ def _batch_inside(x: Array, groups: int) -> Array:
     )  # fmt: skip
 
 
-def _exchanged(weight: Array, groups: int) -> Array:
+def _exchanged(weight: Any, groups: int) -> Any:
     """(groups * a, b, ...) as (groups * b, a, ...), turned round in space."""
     channels, inside, *kernel = weight.shape
     turned = weight[:, :, *(slice(None, None, -1),) * len(kernel)]
     if groups == 1:
         return turned.swapaxes(0, 1)
+    if not isinstance(turned, np.ndarray):
+        from .cuda.place import exchanged
+
+        return exchanged(turned, groups)
     split = turned.reshape(groups, channels // groups, inside, *kernel)
     return split.swapaxes(1, 2).reshape(groups * inside, channels // groups, *kernel)
 

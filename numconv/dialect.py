@@ -16,7 +16,7 @@ import numpy as np
 from .method import Array
 from .planner import Call, Options, Wish
 from .plans import execute
-from .validate import as_array, canonical, integer
+from .validate import as_array, canonical, cuda_number, integer
 
 P = ParamSpec("P")
 RTOL_KINDS = ("expected", "bound")
@@ -100,6 +100,15 @@ def lies_on_gpu(value: Any) -> bool:
     return place is not None and int(place()[0]) == DLPACK_CUDA
 
 
+def operand(name: str, value: Any) -> Any:
+    """An array as np.ndarray, or described where it lies on a CUDA device."""
+    if isinstance(value, np.ndarray) or not (lies_on_gpu(value) or hasattr(value, "pointer")):
+        return as_array(name, value)
+    from .cuda.arrays import DeviceArray, device_array
+
+    return value if isinstance(value, DeviceArray) else device_array(name, value)
+
+
 def where_they_lie(weight: Any, bias: Any, device: str | None) -> tuple[Any, Any, str | None]:
     """The weights of a plan, and the device that they lie on unless one is given."""
     if type(weight) is np.ndarray or not lies_on_gpu(weight):
@@ -124,15 +133,13 @@ def _on_gpu(
     stream: Any,
 ) -> Call:
     """The Call of a convolution with device arrays, or with NumPy arrays and device="cuda"."""
-    if not isinstance(device, (str, type(None))):
-        raise TypeError(f"device is {device!r}, but it takes 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
     there = lies_on_gpu(input)
     if device == "cpu":
         if there:
             raise TypeError("the input lies on a CUDA device, but device is 'cpu': copy it to the host first")
         return convolution(rank, input, weight, bias, options, wish, out, conjugate)
-    if device is not None and device.partition(":")[0] != "cuda":
-        raise ValueError(f"device is {device!r}, but it must be 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
+    if device is not None:
+        cuda_number(device)
     from .cuda.arrays import DeviceArray, device_array
 
     arrays: list[Any] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -35,6 +36,8 @@ def conv2d_input(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The gradient of `conv2d` by its input: its adjoint.
 
@@ -49,7 +52,7 @@ def conv2d_input(
         The gradient by the output, of the output's shape.
     stride, padding, dilation, groups, padding_mode, padding_value
         Those of the `conv2d`. What fell on a padding other than zeros is added to the elements copied there.
-    method, rtol, rtol_kind, reproducible, dtype, overflow, conjugate, layout, out, workspace
+    method, rtol, rtol_kind, reproducible, dtype, overflow, conjugate, layout, out, workspace, device, stream
         As in `conv2d`: with layout "NHWC", input_size and grad_output have the channels last; with conjugate, the
         weight's conjugate makes it the adjoint in the inner product of complex numbers.
 
@@ -86,6 +89,8 @@ def conv2d_input(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 
@@ -111,6 +116,8 @@ def conv1d_input(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The gradient of `conv1d` by its input: `conv2d_input` with one spatial axis.
 
@@ -133,6 +140,8 @@ def conv1d_input(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 
@@ -158,6 +167,8 @@ def conv3d_input(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The gradient of `conv3d` by its input: `conv2d_input` with three spatial axes.
 
@@ -181,6 +192,8 @@ def conv3d_input(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 

@@ -46,7 +46,7 @@ class Phased:
             runs = problem.batch // max(1, phase.problem.batch)
             work = method.work(phase.problem, machine)
             # A result that goes through scratch is read and written once more.
-            through = 0 if _direct(phase, problem.out_shape) else 2 * _out_bytes(phase.problem)
+            through = 0 if is_whole(phase, problem.out_shape) else 2 * _out_bytes(phase.problem)
             flops, moved = flops + runs * work.flops, moved + runs * (work.bytes + through)
             busy += runs * work.flops / work.rate
             overhead += runs * work.overhead
@@ -58,7 +58,7 @@ class Phased:
 
     def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> tuple[Any, ...]:
         """What each method prepares, and behind it the bias, (output channels, 1...), for what no method adds it to."""
-        inside = None if _folds(problem) else bias
+        inside = None if has_fold(problem) else bias
         ready = [method.prepare(phase.problem, machine, weight[phase.taps], inside) for phase, method in self._serves]
         shape = (problem.out_channels,) + (1,) * problem.rank
         values = np.zeros(shape, problem.accumulator)
@@ -80,7 +80,7 @@ class Phased:
         methods = iter(self.methods)
         method_bytes, phase_bytes, _ = _layout(problem, self._serves, machine)
         room, aside = scratch[method_bytes : method_bytes + phase_bytes], scratch[method_bytes + phase_bytes :]
-        bias, folds = prepared[-1], _folds(problem)
+        bias, folds = prepared[-1], has_fold(problem)
         for box in boxes(problem):
             whole = out if box.middle else _array(aside, box.shape, problem)
             for phase in box.phases:
@@ -90,7 +90,7 @@ class Phased:
                     continue
                 method, weights = next(methods), next(ready)
                 images, space = phase.problem.batch, scratch[: method.scratch_bytes(phase.problem, machine)]
-                direct = _direct(phase, box.shape)
+                direct = is_whole(phase, box.shape)
                 for n in range(0, problem.batch, max(1, images)):
                     part = target[n : n + images]
                     result = part if direct else _array(room, part.shape, problem)
@@ -116,11 +116,11 @@ def _finished(bias: Array, problem: Problem) -> Array:
     return np.maximum(bias, 0) if problem.activation == "relu" else bias
 
 
-def _folds(problem: Problem) -> bool:
+def has_fold(problem: Problem) -> bool:
     return any(map(any, problem.fold))
 
 
-def _direct(phase: Phase, shape: tuple[int, ...]) -> bool:
+def is_whole(phase: Phase, shape: tuple[int, ...]) -> bool:
     """Whether a phase is all of an array of that shape."""
     return phase.problem.out_shape == shape
 
@@ -144,7 +144,7 @@ def _layout(problem: Problem, serves: tuple[tuple[Phase, Method], ...], machine:
             _out_bytes(phase.problem)
             for box in found
             for phase in box.phases
-            if phase.taps and not _direct(phase, box.shape)
+            if phase.taps and not is_whole(phase, box.shape)
         ),
         default=0,
     )
@@ -171,7 +171,7 @@ def _fold(out: Array, box: Array, place: Box) -> None:
 
 def _folded(problem: Problem, error: float) -> float:
     """The error of outputs that add up several sums of such an error: the bias included, one step for each."""
-    if not _folds(problem) or problem.accumulator.kind in "iu":
+    if not has_fold(problem) or problem.accumulator.kind in "iu":
         return error
     most = math.prod(int(np.bincount(sources(problem, axis)).max()) for axis in range(problem.rank))
     rounding = most * float(np.finfo(problem.accumulator).eps) / 2

@@ -155,11 +155,19 @@ def _offers(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> tuple[
     if problem.plain:
         return _methods(on)
     phases = summing(problem)
-    alone = tuple(Phased(problem, (method,) * len(phases), method.NAME) for method in methods())
+    phased = Phased if on.gpu is None else _phased_on_gpu()
+    alone = tuple(phased(problem, (method,) * len(phases), method.NAME) for method in _methods(on))
     if wish.method != "auto":
         return alone
     best = tuple(choose(phase.problem, on, wish, prepared) for phase in phases)
-    return (Phased(problem, best), *alone) if len({method.NAME for method in best}) > 1 else alone
+    return (phased(problem, best), *alone) if len({method.NAME for method in best}) > 1 else alone
+
+
+def _phased_on_gpu() -> type[Phased]:
+    # Imported late, as the table of its methods is.
+    from .cuda.phased import PhasedOnGpu
+
+    return PhasedOnGpu
 
 
 def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
@@ -182,7 +190,7 @@ def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
         refuse(ValueError, f"method={wish.method!r} does not serve: {refusal}; 'auto' finds one that does", problem)
     if best is None:
         # `loops` refuses nothing else.
-        least = min(method.scratch_bytes(problem, on) for method in methods() if method.why_not(problem, on) is None)
+        least = min(method.scratch_bytes(problem, on) for method in _methods(on) if method.why_not(problem, on) is None)
         sentence = f"workspace is {wish.workspace}, but every method needs scratch: allow {least} bytes at least"
         refuse(ValueError, sentence, problem)
     return best[1]
@@ -192,9 +200,7 @@ def _check_gpu_takes(problem: Problem) -> None:
     """Raise for what the kernels of a GPU do not know."""
     beyond = {
         "channels in the last axis": problem.layout != "NCHW",
-        "a constant as padding": problem.padding_mode == "constant",
         "integers that are narrowed": problem.overflow is not None,
-        "an input dilation or a fold": not problem.plain,
     }
     for option in (name for name, present in beyond.items() if present):
         refuse(ValueError, f"the call asks for {option}, but a GPU's kernels know none: leave out device", problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numpy.typing import ArrayLike, DTypeLike
 
 from .adjoint import transposed
@@ -35,6 +37,8 @@ def conv_transpose2d(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Transposed convolution of images: the adjoint of `conv2d` by its input, as a layer of its own.
 
@@ -67,6 +71,8 @@ def conv_transpose2d(
     padding_value : number
         The constant of the convolution. It has no part in its adjoint.
     method, rtol, rtol_kind, reproducible, activation, dtype, overflow, conjugate, layout, out, workspace
+        As in `conv2d`.
+    device, stream
         As in `conv2d`.
 
     Returns
@@ -111,6 +117,8 @@ def conv_transpose2d(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 
@@ -138,6 +146,8 @@ def conv_transpose1d(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Transposed convolution of signals: `conv_transpose2d` with one spatial axis.
 
@@ -162,6 +172,8 @@ def conv_transpose1d(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 
@@ -189,6 +201,8 @@ def conv_transpose3d(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """Transposed convolution of volumes: `conv_transpose2d` with three spatial axes.
 
@@ -216,4 +230,6 @@ def conv_transpose3d(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )

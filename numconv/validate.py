@@ -36,6 +36,17 @@ def integer(name: str, value: object) -> int:
         ) from None
 
 
+def cuda_number(device: object) -> int | None:
+    """The number of a CUDA device: of "cuda:1" 1, of "cuda" None, for that is the current one."""
+    accepted = "'cuda', 'cuda:1' (a device's number), 'cpu' or None"
+    if not isinstance(device, str):
+        raise TypeError(f"device is {device!r}, but it takes {accepted}")
+    kind, colon, index = device.partition(":")
+    if kind != "cuda" or (colon and not index.isdecimal()):
+        raise ValueError(f"device is {device!r}, but it must be {accepted}")
+    return int(index) if colon else None
+
+
 def canonical(name: str, value: Any) -> Any:
     """An option as a hashable value of ints and strings, so that it can key a cache."""
     if value is None or isinstance(value, str):

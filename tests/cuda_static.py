@@ -44,13 +44,22 @@ STRIPS = {
 }
 
 
+# Half the pixels a thread, so that as many registers hold them.
+DOUBLES = {
+    "float64 3x3": LAYERS["3x3 stride 1"],
+    "float64 7x7 stride 2": LAYERS["7x7 stride 2"],
+    "float64 1x1": Case("", (1, 64, 32 * 32), (64, 64, 1)),
+    "float64 filter 7x7": STRIPS["filter 7x7"],
+}
+
+
 def flat(dtype):
     return types.Array(dtype, 1, "C")
 
 
-# x, weight (a tile's as pairs), bias, out; depth, height, width, places; start and strides.
-STRIP = types.void(*map(flat, (float32, float32, float32, float32, int32, int32, int32, int32)), *[int64] * 6)
-TILE = types.void(*map(flat, (float32, float64, float32, float32, int32, int32, int32, int32)), *[int64] * 6)
+def signature(real, weight):
+    """x, weight (a tile's by 64 bits), bias, out; depth, height, width, places; start and strides."""
+    return types.void(*map(flat, (real, weight, real, real, int32, int32, int32, int32)), *[int64] * 6)
 
 
 def tool(name):
@@ -130,14 +139,17 @@ def figures(text, cc, threads=tiling.THREADS):
 
 def kernel_of(layer):
     """(function, signature, threads, resident blocks) of a named layer's kernel."""
-    if layer in STRIPS:
-        kernel = strip.build(strip.choose(STRIPS[layer].problem(np.float32)))
-        return kernel.py_func, STRIP, tiling.THREADS, strip.RESIDENT
-    case = LAYERS[layer]
+    case, dtype, real = {**LAYERS, **STRIPS, **DOUBLES}[layer], np.float32, float32
+    if layer in DOUBLES:
+        dtype, real = np.float64, float64
     if layer == "1x1 stride 1":
         case = Case("", (1, 64, 32 * 32), (64, 64, 1))
-    kernel = tile.build(tiling.choose(case.problem(np.float32)))
-    return kernel.py_func, TILE, tiling.THREADS, tiling.RESIDENT
+    problem = case.problem(dtype)
+    if problem.in_channels == problem.groups:
+        kernel = strip.build(strip.choose(problem))
+        return kernel.py_func, signature(real, real), tiling.THREADS, strip.RESIDENT
+    kernel = tile.build(tiling.choose(problem))
+    return kernel.py_func, signature(real, float64), tiling.THREADS, tiling.RESIDENT
 
 
 def measure():
@@ -145,7 +157,7 @@ def measure():
     found = {"toolkit": toolkit()}
     for cc in GATED:
         found[f"{cc[0]}.{cc[1]}"] = {
-            layer: figures(ptx_device.compile_ptx(*kernel_of(layer), cc), cc) for layer in (*LAYERS, *STRIPS)
+            layer: figures(ptx_device.compile_ptx(*kernel_of(layer), cc), cc) for layer in (*LAYERS, *STRIPS, *DOUBLES)
         }
     return found
 

@@ -34,7 +34,10 @@ class DeviceArray:
     def view(self, dtype):
         return DeviceArray(self.array.view(dtype))
 
-    def copy_to_device(self, array):
+    def __getitem__(self, part):
+        return DeviceArray(self.array[part])
+
+    def copy_to_device(self, array, stream=0):
         self.array[...] = array
 
     def copy_to_host(self, array=None, stream=0):
@@ -125,9 +128,9 @@ def launcher(function, threads, resident):
 
 def install(monkeypatch):
     """Put the device under numba's API, and the interpreter under the package's kernels."""
-    from numconv.cuda import loops, pack, strip, tile
+    from numconv.cuda import loops, pack, place, strip, tile
 
-    for module in (loops, pack, strip, tile):
+    for module in (loops, pack, place, strip, tile):
         monkeypatch.setattr(module, "kernel", launcher)
 
     def as_cuda_array(holder, sync=True):

@@ -11,7 +11,7 @@ import ptx_device
 
 import numconv as nc
 import numconv.problem
-from numconv.cuda import loops, pack, strip, tile
+from numconv.cuda import launch, loops, pack, place, strip, tile
 from numconv.machine import gpu_machine, typical_gpu
 from numconv.methods import cuda_methods
 from numconv.testing import CASES, Case, arrays
@@ -21,9 +21,11 @@ GPU = gpu_machine(typical_gpu(ptx_device.CC))
 # One of each option; a tile is compiled for each geometry, so those of `tiled` are chosen to share few.
 LOOPS = (
     "one element", "relu", "no batch", "stride and dilation", "padding by side", "padding over kernel", "reflect",
-    "replicate", "circular", "symmetric", "reflect beyond the input", "groups", "depthwise times two", "odd channels",
-    "1x1 bias relu", "empty batch", "no input channels", "no output channels", "1-D reflect", "3-D", "3-D circular",
+    "replicate", "circular", "constant", "symmetric", "reflect beyond the input", "groups", "depthwise times two",
+    "odd channels", "1x1 bias relu", "empty batch", "no input channels", "no output channels",
+    "1-D reflect", "3-D", "3-D circular",
 )  # fmt: skip
+CONSTANT = {"padding": ((1, 2), (3, 1)), "padding_mode": "constant"}
 TILED = (
     Case("3x3", (2, 5, 6, 35), (11, 5, 3, 3), {"padding": 1, "activation": "relu"}, bias=True),
     Case("3x3 groups", (1, 6, 9, 10), (20, 3, 3, 3), {"groups": 2, "padding": 1, "padding_mode": "reflect"}),
@@ -33,6 +35,7 @@ TILED = (
     Case("wide row", (1, 2, 40), (9, 2, 11), {"padding": "full"}, bias=True),
     Case("volume", (1, 2, 4, 5, 6), (9, 2, 2, 3, 3), {"padding": 1, "stride": (1, 2, 1)}, bias=True),
     Case("1x1 strided", (1, 5, 7, 9), (9, 5, 1, 1), {"stride": 2, "padding": 1}, bias=True),
+    Case("constant", (2, 3, 6, 35), (11, 3, 3, 3), {**CONSTANT, "padding_value": -2}, bias=True),
     CASES["no input channels"],
     CASES["no output channels"],
 )
@@ -43,6 +46,7 @@ DEPTHWISE = (
     Case("filter", (1, 1, 40, 70), (1, 1, 7, 7), {"padding": 3, "padding_mode": "reflect"}),
     Case("dilated", (1, 2, 12, 13), (2, 1, 3, 3), {"groups": 2, "dilation": (2, 3), "stride": (1, 2), "padding": 4}),
     Case("line", (2, 3, 50), (3, 1, 11), {"groups": 3, "padding": "same", "padding_mode": "circular"}),
+    Case("constant", (2, 5, 9, 20), (5, 1, 3, 3), {**CONSTANT, "padding_value": 3, "groups": 5}),
     Case("slices", (1, 2, 3, 5, 6), (2, 1, 1, 3, 3), {"groups": 2, "padding": 1, "stride": (2, 1, 1)}, bias=True),
 )
 # Where sums start afresh, every 36 products instead of 8192: tiled in rounds of stores, loops by its two counters.
@@ -56,6 +60,9 @@ SEGMENTS = (
 # Exact multiply-adds of float64 are slow here, so these are small.
 DOUBLES = (
     ("depthwise", Case("planes", (1, 9, 5, 8), (9, 1, 3, 3), {"groups": 9, "padding": 1}, bias=True)),
+    ("tiled", Case("3x3", (1, 3, 5, 9), (9, 3, 3, 3), {"padding": 1, "padding_mode": "constant", "padding_value": 3})),
+    ("tiled", Case("stride", (1, 2, 7, 20), (3, 2, 2, 5), {"stride": 2, "activation": "relu"}, bias=True)),
+    ("matmul", Case("1x1", (2, 5, 4, 5), (11, 5, 1, 1), bias=True)),
     ("depthwise", Case("phases", (1, 1, 11, 20), (1, 1, 2, 3), {"stride": 2, "padding": 1})),
 )
 DTYPES = ("bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "float64", "complex64")
@@ -65,10 +72,11 @@ DTYPES = ("bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "floa
 def device(monkeypatch):
     """The interpreted device."""
     ptx_device.install(monkeypatch)
-    for build in (tile.build, strip.build, loops.build, pack.build):
+    builds = (tile.build, strip.build, loops.build, pack.build, place.build, place.build_fold)
+    for build in builds:
         build.cache_clear()
     yield
-    for build in (tile.build, strip.build, loops.build, pack.build):
+    for build in builds:
         build.cache_clear()
 
 
@@ -136,6 +144,64 @@ def test_loops_gives_the_cpus_bits_in_every_dtype(device, dtype):
     assert_same_bits(on_gpu(problem, data, case, "loops"), on_cpu(problem, data, case))
 
 
+def normal(*shape, dtype=np.float32):
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+X, Y = normal(2, 4, 5, 6), normal(2, 3, 6, 7)
+ADJOINTS = {
+    "transposed": (nc.conv_transpose2d, (X, normal(4, 3, 3, 4), normal(3)), {"stride": 2, "activation": "relu"}),
+    "transposed groups": (nc.conv_transpose2d, (X, normal(4, 3, 2, 2)), {"stride": (1, 2), "groups": 2, "padding": 1}),
+    # Outputs that meet no tap are the bias alone.
+    "over the kernel": (nc.conv_transpose1d, (normal(2, 4, 3), normal(4, 2, 2), normal(2)), {"stride": 3}),
+    "float16": (nc.conv_transpose1d, [normal(1, 2, 5, dtype="f2"), normal(2, 3, 3, dtype="f2")], {"stride": 2}),
+    "input": (nc.conv2d_input, ((2, 4, 6, 7), normal(3, 4, 3, 3), Y), {"padding": 1}),
+    "input crop": (
+        nc.conv2d_input,
+        ((2, 3, 6, 7), normal(3, 1, 1, 1), normal(2, 3, 10, 11)),
+        {"padding": 2, "groups": 3},
+    ),
+    "input folded": (
+        nc.conv2d_input,
+        ((1, 2, 4, 5), normal(3, 2, 3, 3), normal(1, 3, 4, 5)),
+        {"padding": 1, "padding_mode": "reflect"},
+    ),
+    "input folded twice": (
+        nc.conv1d_input,
+        ((1, 2, 3), normal(3, 2, 3), normal(1, 3, 5)),
+        {"padding": 4, "padding_mode": "circular", "stride": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
+def test_an_adjoint_gives_the_cpus_bits(device, name):
+    function, arguments, options = ADJOINTS[name]
+    expected = function(*arguments, **options, method="loops")
+    found = function(*(there(one) if isinstance(one, np.ndarray) else one for one in arguments), **options)
+    assert_same_bits(found.copy_to_host(), expected)
+
+
+def test_a_chunk_of_images_runs_by_what_was_prepared_for_all(device, monkeypatch):
+    monkeypatch.setattr(launch, "_images", lambda problem: 2)
+    x, weight = normal(3, 5, 8, 8), normal(5, 1, 3, 3)
+    expected = nc.conv2d(x, weight, groups=5, method="loops")
+    assert_same_bits(nc.conv2d(x, weight, groups=5, device="cuda", method="depthwise"), expected)
+
+
+def test_a_plan_of_an_adjoint_runs_on_the_gpu(device):
+    x, weight, bias = X, normal(4, 3, 3, 3), normal(3)
+    layer = nc.plan(x.shape, weight, bias, op="transpose", stride=2, device="cuda")
+    expected = nc.conv_transpose2d(x, weight, bias, stride=2, method="loops")
+    assert_same_bits(layer(there(x)).copy_to_host(), expected)
+    assert_same_bits(layer(x), expected)
+    assert layer.prepared_bytes > 0
+    gradient = nc.plan(Y.shape, normal(3, 4, 3, 3), op="input", size=(2, 4, 6, 7), padding=1, device="cuda")
+    assert_same_bits(gradient(Y), nc.conv2d_input((2, 4, 6, 7), normal(3, 4, 3, 3), Y, padding=1, method="loops"))
+    with pytest.raises(ValueError, match="op is 'weight', but plans on 'cuda' take"):
+        nc.plan(X.shape, Y, op="weight", size=(3, 4, 3, 3), device="cuda")
+
+
 def test_every_method_is_among_the_cases():
     assert {parameters.values[0] for parameters in cases()} == {method.NAME for method in cuda_methods()}
     assert all(method.REPRODUCIBLE for method in cuda_methods())
@@ -149,3 +215,8 @@ def test_nan_and_inf_stay_where_the_cpu_has_them(device):
     for method in ("tiled", "loops"):
         found, expected = on_gpu(problem, (x, weight, None), case, method), on_cpu(problem, (x, weight, None), case)
         np.testing.assert_array_equal(found, expected)
+    # Channels that fill up the last chunk of a tile meet nothing.
+    framed = Case("", case.x_shape, case.weight_shape, {**CONSTANT, "padding_value": np.inf})
+    weight[:] = 1
+    found, expected = on_gpu(problem, (x, weight, None), framed, "tiled"), on_cpu(problem, (x, weight, None), framed)
+    np.testing.assert_array_equal(found, expected)

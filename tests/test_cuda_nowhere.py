@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -82,11 +83,33 @@ def test_explain_asks_a_typical_gpu(cc):
     assert thoughts.problem.flops / seconds < 2 * thoughts.gpu.multiprocessors * thoughts.gpu.lanes * thoughts.gpu.clock
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
+def test_a_tile_is_found_for_every_stride(stride):
+    thoughts = nc.explain(nc.conv2d, (1, 3, 224, 224), (64, 3, 11, 11), stride=stride, device="cuda", cc=(9, 0))
+    assert thoughts.chosen in ("tiled", "loops")
+
+
 def test_a_compute_capability_that_is_unknown_or_not_asked_for():
     with pytest.raises(ValueError, match="known here"):
         nc.explain(nc.conv2d, X, W, device="cuda", cc=(1, 0))
     with pytest.raises(ValueError, match="pass device='cuda'"):
         nc.explain(nc.conv2d, X, W, cc=(9, 0))
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:", "cuda:-1", "CUDA"])
+def test_a_device_that_is_none_is_refused_wherever_it_is_said(device):
+    sentence = f"device is '{device}', but it must be 'cuda', 'cuda:1' (a device's number), 'cpu' or None"
+    for call in (
+        lambda: nc.conv2d(X, W, device=device),
+        lambda: nc.plan(X.shape, W, device=device),
+        lambda: nc.explain(nc.conv2d, X, W, device=device),
+        lambda: nc.explain(nc.conv2d, X, W, device=device, cc=(9, 0)),
+    ):
+        with pytest.raises(ValueError, match="but it must be") as caught:
+            call()
+        assert str(caught.value) == sentence
+    with pytest.raises(TypeError, match=re.escape("device is 3, but it takes 'cuda', 'cuda:1'")):
+        nc.explain(nc.conv2d, X, W, device=3, cc=(9, 0))
 
 
 def test_the_cost_is_that_of_any_device():

@@ -38,7 +38,7 @@ def assembled():
 
 @needs_tools
 @pytest.mark.parametrize("cc", cuda_static.GATED, ids=str)
-@pytest.mark.parametrize("layer", [*cuda_static.LAYERS, *cuda_static.STRIPS])
+@pytest.mark.parametrize("layer", [*cuda_static.LAYERS, *cuda_static.STRIPS, *cuda_static.DOUBLES])
 def test_a_kernel_meets_the_bars_and_is_no_worse_than_it_was(assembled, layer, cc):
     now = assembled(layer, cc)
     assert now["stack"] == now["spills"] == now["local"] == 0

@@ -56,6 +56,7 @@ FLOORS = (
     {"dialect", "axes"},
     {"plans"},
     {"planner"},
+    {"cuda.phased"},
     {"phased"},
     {"phases", "narrow", "cuda.launch", "calibration"},
     {"methods"},
@@ -73,7 +74,7 @@ FLOORS = (
         "cpu.repair",
     },
     {"cpu.blocks", "cpu.segments", "cpu.direct", "cuda.tile", "cuda.strip"},
-    {"cuda.pack", "cuda.tiling"},
+    {"cuda.pack", "cuda.tiling", "cuda.place"},
     {"cuda.arrays"},
     {
         "cpu.window",

@@ -53,6 +53,23 @@ class DeviceArray:
             for size, stride, step in zip(self.shape, self.strides, row_major(self.shape), strict=True)
         )
 
+    def __getitem__(self, slices: tuple[slice, ...]) -> DeviceArray:
+        """The view of these slices, one for each of the first axes."""
+        shape, strides, first = list(self.shape), list(self.strides), 0
+        for axis, part in enumerate(slices):
+            places = range(shape[axis])[part]
+            first += places.start * strides[axis] if places else 0
+            shape[axis], strides[axis] = len(places), places.step * strides[axis]
+        pointer = self.pointer + first * self.dtype.itemsize
+        return dataclasses.replace(self, shape=tuple(shape), strides=tuple(strides), pointer=pointer)
+
+    def swapaxes(self, a: int, b: int) -> DeviceArray:
+        """The view with two axes exchanged."""
+        order = list(range(self.ndim))
+        order[a], order[b] = b, a
+        shape, strides = (tuple(values[axis] for axis in order) for values in (self.shape, self.strides))
+        return dataclasses.replace(self, shape=shape, strides=strides)
+
     def flat(self) -> Any:
         """All memory between its lowest and highest address, as numba's 1-D array."""
         elements, start = self.span

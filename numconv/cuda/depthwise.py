@@ -72,22 +72,19 @@ def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.
         problem.out_channels // max(1, problem.groups),
         *(1, 1, *problem.out_spatial)[-3:],
         *strip.tiles(problem, found),
-        problem.batch * problem.out_channels * (1, 1, *problem.out_spatial)[-3],
         (1, 1, *problem.stride)[-3],
         int(problem.activation == "relu"),
     )
-    return pack.prepare(problem, weight, bias, 1, 1, places)
+    return pack.prepare(problem, weight, bias, 1, 1, places, found)
 
 
 def run(
     problem: Problem, machine: Machine, prepared: pack.Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
 ) -> None:
-    found = strip.choose(problem)
-    assert found is not None
     if x.span[0] >= LIMIT:
         x = pack.contiguous(problem, x)
     steps = (*x.strides[:2], *(0, 0, *x.strides[2:])[-3:])
     memory = x.flat() if x.size else out
-    weight, bias, *tables, places = prepared
-    grid = strip.blocks(problem, found)
-    strip.build(found)[grid, THREADS, stream or 0](memory, weight, bias, out, *tables, places, x.span[1], *steps)
+    weight, bias, *tables, places, geometry = prepared
+    grid = strip.blocks(problem, geometry)
+    strip.build(geometry)[grid, THREADS, stream or 0](memory, weight, bias, out, *tables, places, x.span[1], *steps)

@@ -17,9 +17,10 @@ import numpy as np
 from ..machine import GPUS, Gpu, Machine
 from ..method import Array
 from ..problem import Problem
-from ..validate import refuse
+from ..validate import cuda_number, refuse
 from .arrays import DeviceArray, as_callers, device_array, on_device
 from .driver import EXTRA, cuda
+from .place import new, place
 
 # Of the device's free memory: two chunks in flight.
 SHARE = 0.4
@@ -28,17 +29,13 @@ STREAMS = 2
 
 def number(device: object) -> int:
     """The device's number: of "cuda" the current one, of "cuda:1" 1."""
-    if not isinstance(device, str):
-        raise TypeError(f"device is {device!r}, but it takes 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or (index and not index.isdecimal()):
-        raise ValueError(f"device is {device!r}, but it must be 'cuda', 'cuda:1' (a device's number), 'cpu' or None")
-    if not index:
+    index = cuda_number(device)
+    if index is None:
         return int(_current().id)
     count = len(_driver(lambda: cuda.gpus))
-    if int(index) >= count:
+    if index >= count:
         raise ValueError(f"device is {device!r}, but this machine has {count} CUDA devices: count from 0")
-    return int(index)
+    return index
 
 
 def _driver(ask: Any) -> Any:
@@ -116,7 +113,7 @@ class Held:
     @property
     def nbytes(self) -> int:
         """What it holds there."""
-        return sum(int(part.nbytes) for part in self._prepared)
+        return int(self._prepared.nbytes)
 
     def _using(self) -> Any:
         return _driver(lambda: cuda.gpus[self._device])
@@ -142,7 +139,12 @@ class Held:
             return
         if x.ndim == problem.rank + 1:
             x = dataclasses.replace(x, shape=(1, *x.shape), strides=(x.size, *x.strides))
-        self._method.run(problem, self._machine, self._prepared, x, out.flat(), None, stream)
+        # Phases add up what a shorter float would round.
+        through = not problem.plain and problem.output != problem.accumulator
+        sums = new(out.shape, problem.accumulator, stream) if through else out
+        self._method.run(problem, self._machine, self._prepared, x, sums.flat(), None, stream)
+        if through:
+            place(sums, out, stream=stream)
 
     def _through(self, x: Array, out: Array | None, shape: tuple[int, ...]) -> Array:
         """A NumPy array to the device and back."""

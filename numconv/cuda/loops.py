@@ -79,7 +79,7 @@ def run(
     array: DeviceArray = x
     steps = (*array.strides[:2], *(0, 0, *array.strides[2:])[-3:])
     launch[grid, THREADS, stream or 0](
-        array.flat() if array.size else prepared.bias, *prepared, out, array.span[1], *steps
+        array.flat() if array.size else prepared.bias, *prepared[:-1], out, array.span[1], *steps
     )
 
 
@@ -87,8 +87,8 @@ def run(
 def build(kind: int) -> Any:
     """The kernel for floats, complex numbers or integers.
 
-    Arguments: x (flat), weight (groups*co, ci, taps), bias, depth, height, width (padded position -> position or -1),
-    places, out (flat), and x's start and strides in elements.
+    Arguments: x (flat), weight (groups*co, ci, taps), bias and the padding's value, depth, height, width
+    (padded position -> position or -1), places, out (flat), and x's start and strides in elements.
     """
 
     def correlate(x, weight, bias, depth, height, width, places, out, start, stride_n, stride_c, sd, sh, sw):  # type: ignore[no-untyped-def]
@@ -103,6 +103,7 @@ def build(kind: int) -> Any:
         ow = pixel % out_w
         oh = pixel // out_w % out_h
         od = pixel // out_w // out_h
+        frame = bias[len(bias) - 1]
         for n in range(cuda.blockIdx.z, batch, cuda.gridDim.z):
             for co in range(cuda.blockIdx.y, groups * group_channels, cuda.gridDim.y):
                 zero = weight.dtype.type(0)
@@ -125,7 +126,7 @@ def build(kind: int) -> Any:
                             h = height[oh * places[10] + kh * places[13]]
                             for kw in range(kernel_w):
                                 w = width[ow * places[11] + kw * places[14]]
-                                value = zero
+                                value = frame
                                 if d >= 0 and h >= 0 and w >= 0:
                                     value = weight.dtype.type(x[channel + d * sd + h * sh + w * sw])
                                 factor = weight[tap]

@@ -17,8 +17,9 @@ THREADS = 128
 
 
 class Prepared(NamedTuple):
-    """On the device: the weights by blocks, the bias in the accumulator's dtype, zeros for none, and the tables that
-    lead from a padded position on each axis to the input's, or to -1.
+    """On the device: the weights by blocks; the bias in the accumulator's dtype, zeros for none, and behind it what the
+    padding holds; the tables that lead from a padded position on each axis to the input's, or to -1. And the geometry
+    that all are for, so that fewer images of a Problem run by it too.
     """
 
     weight: Any
@@ -27,6 +28,12 @@ class Prepared(NamedTuple):
     height: Any
     width: Any
     places: Any
+    geometry: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes on the device."""
+        return sum(int(array.nbytes) for array in self[:-1])
 
 
 @functools.cache
@@ -58,7 +65,13 @@ def build() -> Any:
 
 
 def prepare(
-    problem: Problem, weight: DeviceArray, bias: DeviceArray | None, lanes: int, chunk: int, places: tuple[int, ...]
+    problem: Problem,
+    weight: DeviceArray,
+    bias: DeviceArray | None,
+    lanes: int,
+    chunk: int,
+    places: tuple[int, ...],
+    geometry: Any = None,
 ) -> Prepared:
     """Pack weights by so many output channels, input channels padded to a multiple of `chunk`."""
     channels, inner = problem.out_channels // problem.groups, problem.in_channels // problem.groups
@@ -67,18 +80,20 @@ def prepare(
     blocks, padded = -(-channels // lanes), -(-inner // chunk) * chunk
     sizes = (problem.groups, channels, blocks, inner, padded, volume, lanes, kernel_h, kernel_w)
     packed = _packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes)
-    if bias is None:
-        biases = cuda.to_device(np.zeros(max(1, problem.out_channels), problem.accumulator))
-    else:
-        biases = _packed(
-            bias,
-            problem.accumulator,
-            problem.out_channels,
-            (1, problem.out_channels, 1, 1, 1, 1, problem.out_channels, 1, 1),
-        )
     tables = [cuda.to_device(table.astype(np.int32)) for table in find_sources(problem)[:3]]
     depth, height, width = tables
-    return Prepared(packed, biases, depth, height, width, cuda.to_device(np.array(places, np.int32)))
+    return Prepared(
+        packed, biases(problem, bias), depth, height, width, cuda.to_device(np.array(places, np.int32)), geometry
+    )
+
+
+def biases(problem: Problem, bias: DeviceArray | None) -> Any:
+    """The bias in the accumulator's dtype, zeros for none, and behind it what the padding holds."""
+    zeros = np.zeros(problem.out_channels, problem.accumulator)
+    found = cuda.to_device(np.append(zeros, problem.accumulator.type(problem.padding_value)))
+    if bias is not None and bias.size:
+        _pack(bias, found, (1, problem.out_channels, 1, 1, 1, 1, problem.out_channels, 1, 1))
+    return found
 
 
 def contiguous(problem: Problem, x: DeviceArray) -> DeviceArray:
@@ -92,9 +107,12 @@ def contiguous(problem: Problem, x: DeviceArray) -> DeviceArray:
 def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...]) -> Any:
     packed = cuda.device_array(max(2, size), dtype)
     if size and array.size:
-        strides = (array.strides[0], array.strides[1] if array.ndim > 1 else 0, *(0, 0, 0, *array.strides[2:])[-3:])
-        start = array.span[1]
-        build()[-(-size // THREADS), THREADS](array.flat(), start, strides, packed, sizes)
+        _pack(array, packed, sizes)
     elif size:
         packed.copy_to_device(np.zeros(max(2, size), dtype))
     return packed
+
+
+def _pack(array: DeviceArray, packed: Any, sizes: tuple[int, ...]) -> None:
+    strides = (array.strides[0], array.strides[1] if array.ndim > 1 else 0, *(0, 0, 0, *array.strides[2:])[-3:])
+    build()[-(-packed.size // THREADS), THREADS](array.flat(), array.span[1], strides, packed, sizes)

@@ -171,8 +171,8 @@ def add_row(sums, values, weights, memory, at, row, constants):  # type: ignore[
 def build(strip: Strip) -> Any:
     """The kernel of a strip, for the floats of its size.
 
-    Arguments: x (flat), weight (co, taps), bias (co,), out (flat), depth, height, width (padded position -> position
-    or -1), places, and x's start and strides in elements.
+    Arguments: x (flat), weight (co, taps), bias (co,) and the padding's value, out (flat), depth, height, width (padded
+    position -> position or -1), places, and x's start and strides in elements.
     """
     real = strip.real
     kernel_h, kernel_w, stride_h, stride_w = strip.kernel_h, strip.kernel_w, strip.stride_h, strip.stride_w
@@ -214,12 +214,14 @@ def build(strip: Strip) -> Any:
         ow0 = np.int32(np.uint32(block % np.uint32(places[6])) * np.uint32(width))
         oh0 = np.int32(np.uint32(rest % np.uint32(places[5])) * np.uint32(rows))
         first_plane = np.int32(np.uint32(rest // np.uint32(places[5])) * np.uint32(planes))
-        here = np.int32(min(np.int32(planes), np.int32(np.int32(places[7]) - first_plane)))
+        all_planes = np.int32(np.uint64(len(out)) // (np.uint64(out_h) * np.uint64(out_w)))
+        here = np.int32(min(np.int32(planes), np.int32(all_planes - first_plane)))
+        frame = bias[len(bias) - 1]
 
         if np.int32(thread) < here:
             number = np.uint32(np.uint32(first_plane) + thread)
             rest = np.uint32(number // np.uint32(places[2]))
-            d = depth[np.uint32(number % np.uint32(places[2])) * np.uint32(places[8])]
+            d = depth[np.uint32(number % np.uint32(places[2])) * np.uint32(places[7])]
             n = np.uint32(rest // np.uint32(places[0]))
             channel = np.uint32(rest % np.uint32(places[0]))
             image = np.int64(start) + n * stride_n + np.uint32(channel // np.uint32(places[1])) * stride_c + d * sd
@@ -263,7 +265,7 @@ def build(strip: Strip) -> Any:
                 to = np.uint32(to_plane + row_place * np.uint32(row_pitch))
                 for i in range(lane_columns):
                     if i * WARP + WARP <= phases * pitch or lane < np.int32(phases * pitch - i * WARP):
-                        value = real(0)
+                        value = frame
                         if from_h >= 0 and from_w[i] > outside:
                             value = x[np.uint64(base + from_w[i])]
                         memory[np.uint64(to) + np.uint64(i * WARP)] = value
@@ -328,7 +330,7 @@ def build(strip: Strip) -> Any:
         column = np.uint32(thread % np.uint32(width))
         line = np.uint32(thread // np.uint32(width))
         ow = np.int32(ow0 + np.int32(column))
-        relu = places[9] != 0
+        relu = places[8] != 0
         plane_pixels = np.uint64(out_h) * np.uint64(out_w)
         target = np.uint64(first_plane) * plane_pixels + np.uint64(ow)
         if ow < out_w:

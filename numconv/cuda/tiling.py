@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from ..method import Work
 from ..problem import Problem
 
 THREADS = 128
+# Pixels side by side of a thread, of float32.
+PIXELS = 8
 # Blocks that should fit on a multiprocessor: 16 of 64 warps, and 128 registers a thread.
 RESIDENT = 4
-PIXELS = 8
 CHANNELS = 8
 # Channels of each thread whose results are on their way through shared memory at a time.
 STAGED = 4
@@ -81,34 +82,27 @@ class Row:
         return -(-(self.width + self.shift) // self.unit) * self.unit
 
 
-class Tile(NamedTuple):
-    """A kernel's constants. groups: of 8 output channels; columns: groups of 8 pixels in a row of the tile;
-    chunk: input channels between two barriers. together: channels of a 1x1 kernel that one round adds up.
+@dataclasses.dataclass(frozen=True)
+class Tile(Row):
+    """A kernel's constants. groups: of 8 output channels; chunk: input channels between two barriers; together:
+    channels of a 1x1 kernel that one round adds up; framed: the padding holds another number than zero.
     """
 
     kernel_d: int
     kernel_h: int
-    kernel_w: int
     stride_d: int
     stride_h: int
-    stride_w: int
     dilation_d: int
     dilation_h: int
-    dilation_w: int
     groups: int
-    columns: int
     chunk: int
     together: int
+    framed: bool
 
     @property
     def rows(self) -> int:
         """Rows of pixels."""
         return THREADS // self.groups // self.columns
-
-    @property
-    def width(self) -> int:
-        """Pixels in a row."""
-        return PIXELS * self.columns
 
     @property
     def channels(self) -> int:
@@ -119,26 +113,6 @@ class Tile(NamedTuple):
     def taps(self) -> int:
         """Taps of one input channel."""
         return self.kernel_d * self.kernel_h * self.kernel_w
-
-    @property
-    def period(self) -> int:
-        """After how many taps of a row the phases of the columns repeat."""
-        return self.stride_w // math.gcd(self.stride_w, self.dilation_w)
-
-    @property
-    def phases(self) -> int:
-        """Phases of the columns that some tap meets."""
-        return min(self.period, self.kernel_w)
-
-    @property
-    def shift(self) -> int:
-        """Columns that a row's last tap lies after its first, in its phase."""
-        return (self.kernel_w - 1) * self.dilation_w // self.stride_w
-
-    @property
-    def pitch(self) -> int:
-        """Elements from one phase of a row to the next."""
-        return -(-(self.width + self.shift) // 4) * 4
 
     @property
     def row_unit(self) -> int:
@@ -156,32 +130,31 @@ class Tile(NamedTuple):
         return (self.rows - 1) * self.row_step + (self.kernel_h - 1) * self.dilation_h + 1
 
     def row_pitch(self) -> int:
-        """Elements from one row of the window to the next: without bank conflicts between 4 neighbouring threads."""
-        pitch = self.phases * self.pitch
-        while len({self._bank(thread, pitch) for thread in range(4)}) < 4:
-            pitch += 4
-        return pitch
+        """Elements from one row of the window to the next, with which 4 neighbouring threads meet most banks."""
+        least = self.phases * self.pitch
+        pitches = range(least, least + 8 * self.unit, self.unit)
+        return max(pitches, key=lambda pitch: len({self._bank(thread, pitch) for thread in range(4)}))
 
     def _bank(self, thread: int, pitch: int) -> int:
         row, column = divmod(thread, self.columns)
-        return (PIXELS * column + row * self.row_step * pitch) % 32 // 4
+        return (self.pixels * column + row * self.row_step * pitch) // self.unit % 8
 
     def copies(self) -> int:
         """Elements of one channel's window that each thread copies."""
         return -(-self.kernel_d * self.window_rows * self.row_pitch() // THREADS)
 
     def weight_pairs(self) -> int:
-        """Pairs of weights of one chunk: they are copied by 64 bits."""
-        return self.chunk * self.taps * self.channels // 2
+        """Pairs of float32, or float64, among the weights of one chunk: they are copied by 64 bits."""
+        return self.chunk * self.taps * self.channels * self.itemsize // 8
 
-    def shared_floats(self) -> int:
+    def shared_elements(self) -> int:
         """Elements of shared memory: two buffers of weights and window, or later the results."""
-        buffers = 4 * self.weight_pairs() + 2 * self.chunk * self.copies() * THREADS
+        buffers = 2 * self.chunk * (self.taps * self.channels + self.copies() * THREADS)
         return max(buffers, STAGED * self.groups * self.stage_pitch())
 
     def stage_pitch(self) -> int:
         """Elements from one channel of results to the next, on their way through shared memory."""
-        return self.rows * self.width + 4
+        return self.rows * self.width + self.unit
 
 
 @functools.lru_cache(maxsize=1024)
@@ -192,17 +165,38 @@ def choose(problem: Problem) -> Tile | None:
     volume = math.prod(kernel)
     inner = max(1, problem.in_channels // problem.groups)
     together = 2 if volume == 1 else 1
+    itemsize = problem.accumulator.itemsize
     # About 8 taps or more between two barriers, but no channels that are not there.
     chunk = next((c for c in (8, 4, 2) if c * volume <= 18 and c <= -(-inner // 2) * 2), together)
     segment = problem.segments[0] // volume
     while inner > segment and segment % chunk:
         chunk //= 2
+    # Two registers hold a float64, and ptxas spills 4 pixels of them, but for 1x1.
+    pixels = PIXELS if itemsize == 4 else 4 if volume == 1 else 2
+    framed = problem.padding_mode == "constant" and any(map(any, problem.padding))
     best: tuple[tuple[int, int, int], Tile] | None = None
     for groups in (8, 4, 2, 1):
         for columns in (16, 8, 4, 2, 1):
             if groups * columns <= THREADS:
-                tile = Tile._make((*kernel, *stride, *dilation, groups, columns, chunk, together))
-                if 4 * tile.shared_floats() <= SHARED_BYTES - 64:
+                tile = Tile(
+                    kernel_d=kernel[0],
+                    kernel_h=kernel[1],
+                    kernel_w=kernel[2],
+                    stride_d=stride[0],
+                    stride_h=stride[1],
+                    stride_w=stride[2],
+                    dilation_d=dilation[0],
+                    dilation_h=dilation[1],
+                    dilation_w=dilation[2],
+                    groups=groups,
+                    columns=columns,
+                    chunk=chunk,
+                    together=together,
+                    pixels=pixels,
+                    itemsize=itemsize,
+                    framed=framed,
+                )
+                if itemsize * tile.shared_elements() <= SHARED_BYTES - 64:
                     # Then many channels, for which a window is read once, and a small window.
                     cost = (blocks(problem, tile), -groups, tile.copies())
                     if best is None or cost < best[0]:
@@ -235,8 +229,6 @@ def why_not(problem: Problem) -> str | None:
     """What the tile cannot do, whichever method asks."""
     if reason := floats_alone(problem):
         return reason
-    if problem.accumulator != np.float32:
-        return f"the sums are {problem.accumulator.name}, but its tiles are of float32"
     if problem.kernel[-1] > MAX_COLUMNS:
         return f"the kernel is {problem.kernel[-1]} columns wide, but its tiles take {MAX_COLUMNS} at most"
     reach = (problem.kernel[-1] - 1) * problem.dilation[-1] // problem.stride[-1]
@@ -257,7 +249,7 @@ def work(problem: Problem, machine: Machine, efficiency: float) -> Work:
     tile = choose(problem)
     assert tile is not None
     busiest = -(-blocks(problem, tile) // machine.multiprocessors) * machine.multiprocessors
-    flops = 2.0 * busiest * THREADS * PIXELS * CHANNELS * problem.taps
+    flops = 2.0 * busiest * THREADS * tile.pixels * CHANNELS * problem.taps
     rate = efficiency * machine.flop_rate(problem.accumulator)
     return Work(
         max(flops, problem.flops), rate, problem.bytes, machine.launch, float(math.prod(problem.weight_shape)) * 8
