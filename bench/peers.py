@@ -3,8 +3,9 @@
     python bench/peers.py [--classes 3x3 1x1] [--rounds 5] [--json FILE]
 
 In every round each library runs each layer for a while and reports its best time; the figure is the median over the
-rounds. Thread pools that spin would fight, so one process works at a time and the next waits until the last one's
-threads sleep. Every result is compared with numconv's. A library that is not installed is a dash.
+rounds. `numconv 1e-3` is a plan with that rtol, `numconv once` a call of conv2d. Thread pools that spin would fight, so
+one process works at a time and the next waits until the last one's threads sleep. Every result is compared with
+numconv's. A library that is not installed is a dash.
 """
 
 from __future__ import annotations
@@ -42,12 +43,16 @@ def _pads(case: Case) -> list[int]:
     return [*pair, *pair]
 
 
-def _numconv(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+def _numconv(case: Case, x: Array, weight: Array, rtol: float | None = None) -> Callable[[], Array]:
     import numconv
 
-    plan = numconv.plan(x.shape, weight, **case.options)
+    plan = numconv.plan(x.shape, weight, rtol=rtol, **case.options)
     out = plan(x)
     return lambda: plan(x, out=out)
+
+
+def _numconv_rtol(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    return _numconv(case, x, weight, rtol=1e-3)
 
 
 def _numconv_once(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
@@ -158,6 +163,7 @@ def _valid(full: Array, weight: Array) -> Array:
 
 PEERS: dict[str, tuple[str, Callable[..., Callable[[], Array]]]] = {
     "numconv": ("numconv", _numconv),
+    "numconv 1e-3": ("numconv", _numconv_rtol),
     "numconv once": ("numconv", _numconv_once),
     "torch": ("torch", _torch),
     "torch nhwc": ("torch", _torch_channels_last),
@@ -167,7 +173,7 @@ PEERS: dict[str, tuple[str, Callable[..., Callable[[], Array]]]] = {
     "scipy": ("scipy", _scipy),
     "ndimage": ("scipy", _ndimage),
 }
-OURS = ("numconv", "numconv once")
+OURS = ("numconv", "numconv 1e-3", "numconv once")
 
 
 def serve(name: str, connection: Connection) -> None:
@@ -260,9 +266,10 @@ def main() -> None:
     for name in options.classes:
         print(f"\n{name:34}" + "".join(f"{peer:>13}" for peer in options.peers) + "    ratio")
         figures = measure(list(CLASSES[name]), options.peers, options.rounds, lambda text: print(text, flush=True))
-        ratios = [value for value in map(ratio, figures.values()) if value == value]
-        if ratios:
-            print(f"geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+        for ours in OURS:
+            ratios = [value for value in (ratio(seconds, ours) for seconds in figures.values()) if value == value]
+            if ratios:
+                print(f"{ours}: geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
         results[name] = figures
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

@@ -114,12 +114,12 @@ assert not np.isnan(out).any()
 def test_the_number_of_threads_is_numbas_at_each_call(monkeypatch, set_threads, size, module, kernel):
     shares = []
     monkeypatch.setattr(module, kernel, lambda *args: shares.append(args[-1][-1]))
-    planned = nc.plan((1, 8, 30, 30), np.ones((8, 8, size, size)))
+    planned = nc.plan((1, 8, 30, 30), np.ones((8, 8, size, size)), method=module.NAME)
     most = jit.threads()
     for threads in (most, 1, most):
         set_threads(threads)
         planned(np.ones((1, 8, 30, 30)))
-        nc.conv2d(np.ones((1, 8, 30, 30)), np.ones((8, 8, size, size)))
+        nc.conv2d(np.ones((1, 8, 30, 30)), np.ones((8, 8, size, size)), method=module.NAME)
     assert shares == [most, most, 1, 1, most, most]
 
 

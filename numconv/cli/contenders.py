@@ -13,12 +13,14 @@ from ..problem import Problem
 from ..testing import Case, arrays, tolerance
 
 Run = Callable[[], Array]
+# Loops against BLAS: the methods of sums.
+METHODS = ("loops", "tiled", "depthwise", "matmul")
 
 
 def contenders(case: Case) -> dict[str, Run]:
     """What computes a case in float32, by name; each call gives the whole result.
 
-    loops, tiled, depthwise, matmul, fft
+    loops, tiled, depthwise, matmul
         A plan of that method, written to the same array at each call.
     np.matmul
         The bare product on the same data, written to the same array at each call. For kernels larger than 1x1 the
@@ -40,7 +42,7 @@ def contender(case: Case, name: str) -> Run:
 def names(case: Case) -> list[str]:
     """The contenders of a case: the methods that serve it, then the peers."""
     thoughts = explain(conv2d, case.x_shape, case.weight_shape, **case.options)
-    served = sorted(candidate.name for candidate in thoughts.candidates if candidate.refusal is None)
+    served = sorted(one.name for one in thoughts.candidates if one.refusal is None and one.name in METHODS)
     return [*served, *(name for name in PEERS if name != "np.matmul" or case.weight_shape[0] > 1)]
 
 
