@@ -17,7 +17,7 @@ from ..jit import njit, to_fields
 from ..method import Array
 from ..problem import Problem
 from .panel import Geometry, Sources, fill, find_sources
-from .simd.scalar import multiply_add
+from .simd.scalar import is_complex, multiply_add
 
 # A panel of 64 taps by 128 float32 pixels is 32 KiB; 32 taps are 5% slower on 3x3 64@56.
 PANEL_TAPS = 64
@@ -160,7 +160,8 @@ def accumulate(sums: Array, weight: Array, panel: Array, lanes: int) -> None:
     """sums[c, j] += weight[c, t] * panel[t, j] for all c and t, taps in ascending order for every element."""
     channels, taps = weight.shape
     fours = taps // 4 * 4
-    quads = channels // 4 * 4
+    # Complex sums of four channels at once do not stay in registers: one by one is 4.4 times as fast.
+    quads = 0 if is_complex(sums) else channels // 4 * 4
     for c in range(0, quads, 4):
         s0, s1, s2, s3 = sums[c], sums[c + 1], sums[c + 2], sums[c + 3]
         w0, w1, w2, w3 = weight[c], weight[c + 1], weight[c + 2], weight[c + 3]

@@ -41,7 +41,7 @@ RUN_COST = 400
 # What each sum takes besides its taps, in the same unit: to be cleared, added to its total, and stored.
 SUM_COST = 30
 # Share of the FMA peak that it was measured to run at, by the accumulator's kind (bench/auto_regret.py).
-EFFICIENCY = {"f": 0.42, "c": 0.15, "i": 0.55, "u": 0.55}
+EFFICIENCY = {"f": 0.42, "c": 0.45, "i": 0.55, "u": 0.55}
 
 
 class Prepared(NamedTuple):

@@ -44,15 +44,16 @@ DTYPES = "fd"
 EFFICIENCY = 0.75
 WINDOW_BYTES = 64 << 10
 PARTS = (1, 2, 4, 8, 16, 32, 64)
-# Tiles of outputs in a task at most: with 128 channels of float32, their transforms take 7 MB.
-MAX_TILES = 400
+# Bytes of a task's transformed inputs at most: 7 MB, which share the last cache with other threads' and the weights,
+# were 9% slower than 2 MB on 3x3 128@112, where fewer tasks should have been faster.
+TRANSFORMED_BYTES = 4 << 20
 # The most that errors were seen to exceed direct summation's, and the steps that a transform's roundings are worth.
 SEEN_GROWTH = {2: 1.6, 4: 4.1}
 TRANSFORM_STEPS = 16
 # Cycles that a vector of tiles takes through the transforms of inputs and of results.
-INPUT_CYCLES = {2: 110, 4: 340}
+INPUT_CYCLES = {2: 130, 4: 520}
 OUTPUT_CYCLES = {2: 30, 4: 150}
-TILE_START = 60
+TILE_START = 130
 
 
 class Choice(NamedTuple):
@@ -248,7 +249,9 @@ def _choices(problem: Problem, outputs: int) -> list[Choice]:
     channels = sorted({-(-units // part) * UNIT for part in PARTS}, reverse=True)
     rows, columns = ({-(-size // part) for part in range(1, max(2, size + 1))} for size in (tall, wide))
     sizes = [(r, c) for r in sorted(rows, reverse=True) for c in sorted(columns, reverse=True)]
-    return [Choice(*size, co) for size in sizes if math.prod(size) <= MAX_TILES for co in channels]
+    a_tile = (outputs + TAPS - 1) ** 2 * total_planes(problem) * problem.accumulator.itemsize
+    most = max(1, TRANSFORMED_BYTES // a_tile)
+    return [Choice(*size, co) for size in sizes if math.prod(size) <= most for co in channels]
 
 
 def _busiest(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:

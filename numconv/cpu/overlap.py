@@ -28,12 +28,12 @@ SPECTRUM_BYTES = 64 << 20
 # the rate of 512x512.
 CHUNK_BYTES = 512 << 10
 # Flop/s of one thread of scipy.fft's real transforms in that cache, by bytes of a number, and of those that leave it or
-# have longer lines; of complex products; bytes/s of the copies; seconds of a chunk's and a tile's Python
+# have longer lines; of complex products, by the same; bytes/s of the copies; seconds of a chunk's and a tile's Python
 # (bench/test_fft.py).
-RATES = {8: 10e9, 4: 15e9}
+RATES = {8: 8.5e9, 4: 12e9}
 SLOW_RATES = {8: 3.4e9, 4: 7e9}
 LONG_LINE = 16384
-PRODUCT_RATE = 4e9
+PRODUCT_RATES = {8: 4e9, 4: 8e9}
 COPY_RATE = 12e9
 # Tiles are chosen for so many threads: by the number that a call has, its result would depend on it.
 SHARES = 2
@@ -214,7 +214,7 @@ def thread_seconds(problem: Problem, tiling: Tiling, item: int) -> float:
     tiles = problem.batch * math.prod(tiling.counts)
     channels = (problem.in_channels + problem.out_channels) // problem.groups
     group = channels * transform_flops(problem, tiling) / transform_rate(tiling, item)
-    group += product_flops(problem, tiling) / PRODUCT_RATE
+    group += product_flops(problem, tiling) / PRODUCT_RATES[item]
     group += 2 * channels * math.prod(tiling.lengths) * item / COPY_RATE
     return tiles * (problem.groups * group + TILE_SECONDS) + chunks(problem, tiling) * CHUNK_SECONDS
 

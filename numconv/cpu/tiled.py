@@ -40,6 +40,8 @@ DTYPES = "fd"
 EFFICIENCY = 0.75
 # Cycles that a task takes besides its copies and sums: depthwise layers are a task a channel.
 TASK_COST = 900
+# How much longer sums of one tap take: each vector of a window serves one step, and comes from a far cache.
+ONE_TAP = {"pixels": 1.35, "channels": 1.1}
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
 WINDOW_BYTES = 256 << 10
 # A group's channels are cut into so many parts, so that all threads have work on a small map.
@@ -237,7 +239,8 @@ def _busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
 
 def _task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
     copying = copy_cycles(problem, rows, columns, machine.lanes(problem.accumulator), SHAPES[shape].PHASED)
-    return TASK_COST + copying + int(SHAPES[shape].cycles(problem, machine, rows, columns, channels))
+    adding = SHAPES[shape].cycles(problem, machine, rows, columns, channels)
+    return TASK_COST + copying + int(adding * (ONE_TAP[shape] if math.prod(problem.kernel) == 1 else 1))
 
 
 def shares(problem: Problem, machine: Machine) -> list[int]:
