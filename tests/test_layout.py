@@ -111,7 +111,7 @@ def test_other_dtypes_have_the_bits_of_nchw(case, dtype):
 
 
 @pytest.mark.parametrize("method", methods(), ids=lambda method: method.NAME)
-@pytest.mark.parametrize("name", ["bias", "1x1 bias relu"])
+@pytest.mark.parametrize("name", ["bias", "1x1 bias relu", "rank 1"])
 def test_a_method_refuses_channels_last_or_matches_the_oracle(method, name):
     problem = dataclasses.replace(CASES[name].problem(), layout="NHWC")
     if method.why_not(problem, machine(jit.threads())) is None:

@@ -37,6 +37,7 @@ from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from ..rank_one import factors, kernels
+from . import channel_lanes
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
 from .operands import CACHE_LINE, biases, shared_scratch, three_axes
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
@@ -92,6 +93,8 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"the sums are {problem.accumulator.name}, but its tiles are of float32 and float64"
     if not machine.has_fma:
         return "the processor has no fused multiply-add for vectors"
+    if channel_lanes.served(problem):
+        return f"the layout is {problem.layout}, but it writes rows of one channel, as NCHW has them"
     if problem.rank_one is None:
         return "its kernels are not known to be of rank 1: large ones are looked at, where rtol is given"
     if max(problem.kernel) > SEGMENT:
