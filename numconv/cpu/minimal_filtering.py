@@ -36,7 +36,7 @@ from .pixel_tiles import tiles as sum_tiles
 from .repair import repair
 from .simd.winograd import input_transform, output_transform
 from .toom_cook import TAPS, as_floats, growth, transforms
-from .window import Tables, copy_cycles, total_planes, window
+from .window import Tables, Window, copy_cycles, total_planes, window
 from .winograd_blocks import UNIT, WIDTH, Squares, correlate, pack
 
 DTYPES = "fd"
@@ -102,9 +102,10 @@ class MinimalFiltering:
     def error_bound(self, problem: Problem) -> float:
         data, _, result = transforms(self.outputs)
         passes = 2 * sum(max(sum(map(bool, row)) for row in matrix) for matrix in (data, result))
-        # U is computed in float64: two products with G, whose elements are rounded, of three terms each.
-        rounding = 1 if problem.accumulator.itemsize == 4 else 0
-        steps = passes + rounding + (2 * (TAPS + 1) if rounding == 0 else 1) + total_planes(problem) + problem.has_bias
+        # U is computed in float64: two products with G, whose elements are rounded, of three terms each. In float32 all
+        # of that is less than a rounding, and storing U is another.
+        of_weights = 2 if problem.accumulator.itemsize == 4 else 2 * (TAPS + 1)
+        steps = passes + of_weights + total_planes(problem) + problem.has_bias
         return growth(self.outputs) * summed_bound(problem, steps)
 
     def expected_error(self, problem: Problem) -> float:
@@ -201,7 +202,7 @@ def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Tables, A
     choice = _choose(problem, machine, outputs)
     rows, columns, lanes = choice.rows * outputs, choice.columns * outputs, machine.lanes(problem.accumulator)
     squares, dtype = _squares(problem, machine, outputs, choice), problem.accumulator
-    geometry, tables = window(problem, rows, columns, lanes, WINDOW_BYTES, phased=True)
+    geometry, tables = _window(problem, machine, outputs, choice)
     split = blocks(problem, rows, columns, choice.channels, machine.threads, UNIT, 0, 0, 0, 0, skip=False)
     transforms_at = np.array([native(outputs, dtype).address for native in (input_transform, output_transform)])
     tiles = np.concatenate([sum_tiles(problem, 0, choice.channels), transforms_at])
@@ -212,10 +213,15 @@ def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Tables, A
     return tables, offsets, np.array(geometry + split + squares), _elements(problem, machine, outputs, choice)
 
 
+def _window(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> tuple[Window, Tables]:
+    lanes = machine.lanes(problem.accumulator)
+    return window(problem, choice.rows * outputs, choice.columns * outputs, lanes, WINDOW_BYTES, phased=True)
+
+
 def _elements(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:
     """Of a share's scratch."""
     squares, lanes = _squares(problem, machine, outputs, choice), machine.lanes(problem.accumulator)
-    geometry, _ = window(problem, choice.rows * outputs, choice.columns * outputs, lanes, WINDOW_BYTES, phased=True)
+    geometry, _ = _window(problem, machine, outputs, choice)
     # The last vectors of tiles read what lies behind the window: rows of tiles that are none, and columns.
     beyond = squares.rows * outputs * geometry.pitch + 2 * outputs * lanes
     size = COUNTER + squares.places * (1 + outputs**2) + squares.extent**2 * (squares.tile_step + squares.sum_step)
@@ -262,11 +268,8 @@ def _busiest(problem: Problem, machine: Machine, outputs: int, choice: Choice) -
 
 
 def _task_cycles(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:
-    squares, lanes, planes = (
-        _squares(problem, machine, outputs, choice),
-        machine.lanes(problem.accumulator),
-        total_planes(problem),
-    )
+    squares, planes = _squares(problem, machine, outputs, choice), total_planes(problem)
+    lanes = machine.lanes(problem.accumulator)
     rows, columns = choice.rows * outputs, choice.columns * outputs
     channels = min(choice.channels, problem.out_channels // problem.groups)
     copying = copy_cycles(problem, rows, columns, lanes, phased=True)

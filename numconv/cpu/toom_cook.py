@@ -72,12 +72,6 @@ def as_floats(matrix: Matrix) -> Array:
     return np.array([[float(value) for value in row] for row in matrix])
 
 
-def in_two_dimensions(matrix: Matrix) -> Array:
-    """What the matrix does to both axes of a square, as one matrix of the square's elements row by row."""
-    floats = as_floats(matrix)
-    return np.kron(floats, floats)
-
-
 @functools.cache
 def growth(outputs: int) -> float:
     """How much larger than the sum of |g| |d| the terms of Y can be: their roundings are relative to this."""
