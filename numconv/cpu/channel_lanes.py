@@ -18,7 +18,7 @@ from ..jit import njit, to_fields
 from ..machine import Machine
 from ..method import Array
 from ..problem import Problem
-from .operands import CACHE_LINE, three_axes
+from .operands import CACHE_LINE, three, three_axes
 from .panel import Sources, find_sources
 from .simd.pixels import correlate_pixels
 
@@ -99,8 +99,7 @@ def run(problem: Problem, machine: Machine, weight: Array, bias: Array, x: Array
 @functools.lru_cache(maxsize=1024)
 def _launch(problem: Problem, threads: int) -> tuple[Array, Sources, Array]:
     """A pixel of padding, where the padded input's positions lie in the input, and a Launch as an array."""
-    missing = (1,) * (3 - problem.rank)
-    axes = (*missing, *problem.kernel, *missing, *problem.stride, *missing, *problem.dilation)
+    axes = (*three(problem, "kernel"), *three(problem, "stride"), *three(problem, "dilation"))
     launch = Launch._make((*axes, int(problem.activation == "relu"), threads))
     outside = np.full(problem.out_channels, problem.padding_value, problem.accumulator)
     return outside, find_sources(problem), np.array(launch)

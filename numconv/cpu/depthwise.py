@@ -28,7 +28,7 @@ from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from . import channel_lanes
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
-from .operands import CACHE_LINE, biases, shared_scratch, three_axes
+from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
 from .simd.ir import vectors_fit
@@ -38,7 +38,6 @@ NAME = "depthwise"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
 
-DTYPES = "fd"
 # Share of the FMA peak that the cycles of `_busiest` run at, and a window that leaves the first-level cache room.
 EFFICIENCY = 0.75
 WINDOW_BYTES = 64 << 10
@@ -64,10 +63,8 @@ error_bound, expected_error = direct_bound, direct_expected
 def why_not(problem: Problem, machine: Machine) -> str | None:
     if problem.in_channels != problem.groups:
         return f"each output channel sums {problem.in_channels // problem.groups} input channels, but it takes one"
-    if problem.accumulator.char not in DTYPES:
-        return f"the sums are {problem.accumulator.name}, but its tiles are of float32 and float64"
-    if not machine.has_fma:
-        return "the processor has no fused multiply-add for vectors"
+    if reason := no_vectors(problem, machine, "tiles"):
+        return reason
     if channel_lanes.served(problem):
         if reason := channel_lanes.why_not(problem):
             return reason
@@ -75,10 +72,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"the kernel is {problem.kernel[0]} planes deep, but it takes one"
     if problem.taps > SEGMENT:
         return f"the kernel has {problem.taps} taps, but one accumulator takes {SEGMENT} at most"
-    least, allowed = scratch_bytes(problem, machine), allowed_scratch(problem, machine)
-    if least > allowed:
-        return f"its smallest windows take {least} bytes on {machine.threads} threads, but a call may take {allowed}"
-    return None
+    return no_room(problem, machine, scratch_bytes(problem, machine), "windows")
 
 
 def work(problem: Problem, machine: Machine) -> Work:

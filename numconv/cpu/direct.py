@@ -16,6 +16,7 @@ from numba import prange
 from ..jit import njit, to_fields
 from ..method import Array
 from ..problem import Problem
+from .operands import three
 from .panel import Geometry, Sources, fill, find_sources
 from .simd.scalar import is_complex, multiply_add
 
@@ -33,12 +34,11 @@ def scratch_elements(shares: int, pixels: int, channels: int) -> int:
 @functools.lru_cache(maxsize=1024)
 def launch(problem: Problem, shares: int, pixels: int, channels: int) -> tuple[Sources, Array]:
     """What `correlate` is told of a Problem, in blocks of so many pixels, a multiple of the lanes, and channels."""
-    ones = (1,) * (3 - problem.rank)
     period, segment = problem.segments
-    kernel_d, kernel_h, kernel_w = (*ones, *problem.kernel)
-    out_d, out_h, out_w = (*ones, *problem.out_spatial)
-    stride_d, stride_h, stride_w = (*ones, *problem.stride)
-    dilation_d, dilation_h, dilation_w = (*ones, *problem.dilation)
+    kernel_d, kernel_h, kernel_w = three(problem, "kernel")
+    out_d, out_h, out_w = three(problem, "out_spatial")
+    stride_d, stride_h, stride_w = three(problem, "stride")
+    dilation_d, dilation_h, dilation_w = three(problem, "dilation")
     geometry = Geometry(
         groups=problem.groups,
         taps=problem.taps,

@@ -45,7 +45,7 @@ from ..jit import njit
 from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
-from .operands import biases, three_axes
+from .operands import biases, three, three_axes
 from .overlap import (
     Cut,
     Tiling,
@@ -55,7 +55,6 @@ from .overlap import (
     ranked,
     share_bytes,
     thread_seconds,
-    three,
     transform_flops,
     transform_rate,
     workers,

@@ -31,7 +31,7 @@ from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from .blocks import COUNTER, blocks, tasks
-from .operands import CACHE_LINE, biases, three_axes
+from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, three_axes
 from .pixel_tiles import tiles as sum_tiles
 from .repair import repair
 from .simd.winograd import input_transform, output_transform
@@ -39,7 +39,6 @@ from .toom_cook import TAPS, as_floats, growth, transforms
 from .window import Tables, Window, copy_cycles, total_planes, window
 from .winograd_blocks import UNIT, WIDTH, Squares, correlate, pack
 
-DTYPES = "fd"
 # Share of the FMA peak that the cycles below were measured to run at (bench/peers.py).
 EFFICIENCY = 0.75
 WINDOW_BYTES = 64 << 10
@@ -82,10 +81,8 @@ class MinimalFiltering:
         self.outputs = outputs
 
     def why_not(self, problem: Problem, machine: Machine) -> str | None:
-        if problem.accumulator.char not in DTYPES:
-            return f"the sums are {problem.accumulator.name}, but its transforms are of float32 and float64"
-        if not machine.has_fma:
-            return "the processor has no fused multiply-add for vectors"
+        if reason := no_vectors(problem, machine, "transforms"):
+            return reason
         if problem.rank == 1 or problem.kernel[-2:] != (TAPS, TAPS):
             return "its transforms are of kernels of 3x3 taps in the last two axes"
         if problem.stride[-2:] != (1, 1) or problem.dilation[-2:] != (1, 1):
@@ -94,10 +91,7 @@ class MinimalFiltering:
             return f"the layout is {problem.layout}, but it writes rows of one channel, as NCHW has them"
         if not total_planes(problem):
             return "there are no input channels to transform"
-        least, allowed = self.scratch_bytes(problem, machine), allowed_scratch(problem, machine)
-        if least > allowed:
-            return f"its smallest blocks take {least} bytes on {machine.threads} threads, but a call may take {allowed}"
-        return None
+        return no_room(problem, machine, self.scratch_bytes(problem, machine), "blocks")
 
     def error_bound(self, problem: Problem) -> float:
         data, _, result = transforms(self.outputs)
@@ -243,10 +237,8 @@ def _flags_shape(problem: Problem, outputs: int) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=1024)
 def _choose(problem: Problem, machine: Machine, outputs: int) -> Choice:
     """The choice whose busiest thread has the least work, of those whose scratch is allowed; or the smallest."""
-    best = sorted(_choices(problem, outputs), key=lambda choice: _busiest(problem, machine, outputs, choice))
-    allowed = allowed_scratch(problem, machine)
-    fitting = (choice for choice in best if _scratch(problem, machine, outputs, choice) <= allowed)
-    return next(fitting, None) or min(best, key=lambda choice: _scratch(problem, machine, outputs, choice))
+    cost, scratch = (functools.partial(of, problem, machine, outputs) for of in (_busiest, _scratch))
+    return best_that_fits(_choices(problem, outputs), cost, scratch, allowed_scratch(problem, machine))
 
 
 def _choices(problem: Problem, outputs: int) -> list[Choice]:

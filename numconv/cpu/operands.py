@@ -1,12 +1,17 @@
-"""What the direct methods do with arrays alike: three spatial axes, the bias, one scratch row for each thread."""
+"""What methods do alike: three spatial axes, the bias, scratch for each thread, and the refusals that many share."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..machine import Machine
-from ..method import Array
-from ..problem import Problem
+from ..method import Array, allowed_scratch
+from ..problem import Problem, padded_indices
+
+Choice = TypeVar("Choice")
 
 # Elements, so that no two threads write to one line in any dtype.
 CACHE_LINE = 64
@@ -15,6 +20,18 @@ CACHE_LINE = 64
 def three_axes(array: Array, spatial: tuple[int, ...]) -> Array:
     """(n, c, *spatial) as (n, c, d, h, w): the axes that a Problem lacks have length 1."""
     return array.reshape(array.shape[:2] + (1,) * (3 - len(spatial)) + spatial)
+
+
+def three(problem: Problem, name: str, missing: Any = 1) -> tuple[Any, ...]:
+    """A spatial option of a Problem on three axes."""
+    found: tuple[Any, ...] = getattr(problem, name)
+    return (missing,) * (3 - problem.rank) + found
+
+
+def padded_axes(problem: Problem) -> list[Array]:
+    """For each of three axes, the input index of each padded index, -1 in constant padding."""
+    sides = zip(three(problem, "spatial"), three(problem, "padding", (0, 0)), strict=True)
+    return [padded_indices(size, pair, problem.padding_mode) for size, pair in sides]
 
 
 def biases(problem: Problem, bias: Array | None) -> Array:
@@ -32,3 +49,30 @@ def biases(problem: Problem, bias: Array | None) -> Array:
 def shared_scratch(problem: Problem, machine: Machine, elements: int) -> int:
     """Bytes of scratch in which each thread has so many elements, in cache lines of its own."""
     return machine.threads * -(-elements // CACHE_LINE) * CACHE_LINE * problem.accumulator.itemsize
+
+
+def no_vectors(problem: Problem, machine: Machine, what: str) -> str | None:
+    """Why explicit vectors do not serve, or None; `what` a method has of them."""
+    if problem.accumulator.char not in "fd":
+        return f"the sums are {problem.accumulator.name}, but its {what} are of float32 and float64"
+    if not machine.has_fma:
+        return "the processor has no fused multiply-add for vectors"
+    return None
+
+
+def no_room(problem: Problem, machine: Machine, least: int, what: str) -> str | None:
+    """Why the scratch that a method takes at least, for `what`, is too much, or None."""
+    if least <= (allowed := allowed_scratch(problem, machine)):
+        return None
+    return f"its smallest {what} take {least} bytes on {machine.threads} threads, but a call may take {allowed}"
+
+
+def best_that_fits(
+    choices: Iterable[Choice],
+    cost: Callable[[Choice], float],
+    scratch: Callable[[Choice], int],
+    allowed: int,
+) -> Choice:
+    """The cheapest choice, the first of equals, of those whose scratch is allowed; none is: that of least scratch."""
+    best = sorted(choices, key=cost)
+    return next((choice for choice in best if scratch(choice) <= allowed), None) or min(best, key=scratch)

@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..machine import Machine
 from ..method import Array, allowed_scratch
-from ..problem import Problem, padded_indices
+from ..problem import Problem
+from .operands import padded_axes, three
 
 Sizes = tuple[int, int, int]
 
@@ -71,12 +72,6 @@ class Cut(NamedTuple):
     low: int
     high: int
     source: slice | Array
-
-
-def three(problem: Problem, name: str, missing: Any = 1) -> tuple[Any, ...]:
-    """A spatial option of a Problem on three axes."""
-    found: tuple[Any, ...] = getattr(problem, name)
-    return (missing,) * (3 - problem.rank) + found
 
 
 def reaches(problem: Problem) -> list[int]:
@@ -227,15 +222,16 @@ def cuts(problem: Problem, tiling: Tiling) -> tuple[tuple[Cut, ...], ...]:
             _cut(table, tile * pixels * stride, length, 1 if axis in tiling.axes else stride) for tile in range(count)
         )
         for axis, (table, length, pixels, count, stride) in enumerate(
-            zip(_tables(problem), tiling.lengths, tiling.outputs, tiling.counts, three(problem, "stride"), strict=True)
+            zip(
+                padded_axes(problem),
+                tiling.lengths,
+                tiling.outputs,
+                tiling.counts,
+                three(problem, "stride"),
+                strict=True,
+            )
         )
     )
-
-
-def _tables(problem: Problem) -> list[Array]:
-    """Where the padded input's positions lie in the input, on three axes."""
-    sizes, pads = three(problem, "spatial"), three(problem, "padding", (0, 0))
-    return [padded_indices(size, pad, problem.padding_mode) for size, pad in zip(sizes, pads, strict=True)]
 
 
 def _cut(table: Array, start: int, length: int, step: int) -> Cut:

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..jit import njit
 from ..method import Array
-from ..problem import Problem, padded_indices
+from ..problem import Problem
+from .operands import padded_axes
 
 
 class Geometry(NamedTuple):
@@ -56,20 +57,13 @@ class Sources(NamedTuple):
 
 def find_sources(problem: Problem) -> Sources:
     """The Sources of a Problem."""
-    depth, height, width = [
-        _axis(problem, axis) if axis >= 0 else np.zeros(1, np.int64) for axis in range(problem.rank - 3, problem.rank)
-    ]
+    depth, height, width = padded_axes(problem)
     (before, _), size = problem.padding[-1], problem.spatial[-1]
     first = before - problem.dilation[-1] * np.arange(problem.kernel[-1])
     # Output column j reads padded column j*stride + tap*dilation: inside from `first` on, for `size` columns.
     edges = np.stack([first, first + size], axis=1)
     interior = np.clip(-(-edges // problem.stride[-1]), 0, problem.out_spatial[-1])
     return Sources(depth, height, width, interior, np.array([problem.padding_value], problem.accumulator))
-
-
-def _axis(problem: Problem, axis: int) -> Array:
-    """Where the padded input's positions lie in the input on one axis."""
-    return padded_indices(problem.spatial[axis], problem.padding[axis], problem.padding_mode)
 
 
 @njit()

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..machine import Machine
 from ..method import Array
-from ..problem import Problem, padded_indices
+from ..problem import Problem
 from .direct import LANES, correlate, launch, scratch_elements
-from .operands import three_axes
+from .operands import padded_axes, three, three_axes
 
 Sizes = tuple[int, int, int]
 
@@ -69,16 +69,9 @@ def repair(
             place[...] = found[:, *(slice(size) for size in place.shape[1:])]
 
 
-def _on_three_axes(problem: Problem) -> dict[str, Any]:
-    """What the spatial options of a Problem are on three axes; padding apart."""
-    ones = (1,) * (3 - problem.rank)
-    names = ("kernel", "stride", "dilation", "input_dilation")
-    return {name: (*ones, *getattr(problem, name)) for name in names}
-
-
 def _inner(problem: Problem, block: Sizes, count: int) -> Problem:
     """The Problem of so many gathered blocks."""
-    axes = _on_three_axes(problem)
+    axes: dict[str, Any] = {name: three(problem, name) for name in ("kernel", "stride", "dilation", "input_dilation")}
     steps = zip(block, axes["stride"], axes["dilation"], axes["kernel"], strict=True)
     return dataclasses.replace(
         problem,
@@ -123,13 +116,10 @@ def _corners(flags: Array, tile: Sizes, block: Sizes, size: tuple[int, ...]) -> 
 
 def _gathered(problem: Problem, x: Array, corners: Array, spatial: tuple[int, ...]) -> Array:
     """(blocks, channels, *spatial): what the padded input holds there, in the accumulator's dtype."""
-    missing = 3 - problem.rank
-    stride = (1,) * missing + problem.stride
     places, outside = [], np.zeros((1,) * 5, bool)
-    for axis, length in enumerate(spatial):
-        own = axis - missing
-        table = padded_indices(x.shape[2 + axis], problem.padding[own] if own >= 0 else (0, 0), problem.padding_mode)
-        reads = corners[:, 1 + axis, None] * stride[axis] + np.arange(length)
+    sides = zip(spatial, padded_axes(problem), three(problem, "stride"), strict=True)
+    for axis, (length, table, stride) in enumerate(sides):
+        reads = corners[:, 1 + axis, None] * stride + np.arange(length)
         shape = (len(corners), 1, *(length if other == axis else 1 for other in range(3)))
         places.append(table[np.minimum(reads, len(table) - 1)].reshape(shape))
         outside = outside | (places[-1] < 0)

@@ -39,7 +39,7 @@ from ..problem import SEGMENT, Problem
 from ..rank_one import factors, kernels
 from . import channel_lanes
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
-from .operands import CACHE_LINE, biases, shared_scratch, three_axes
+from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
@@ -47,7 +47,6 @@ NAME = "separable"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
 
-DTYPES = "fd"
 # Share of the FMA peak that the cycles of `_busiest` run at.
 EFFICIENCY = 0.7
 # What a block keeps in the second-level cache: its window and the sums of its rows.
@@ -89,20 +88,15 @@ WINDOW_FIELDS, BLOCKS_FIELDS, PASSES_FIELDS = len(Window._fields), len(Blocks._f
 def why_not(problem: Problem, machine: Machine) -> str | None:
     if problem.in_channels != problem.groups:
         return f"each output channel sums {problem.in_channels // problem.groups} input channels, but it takes one"
-    if problem.accumulator.char not in DTYPES:
-        return f"the sums are {problem.accumulator.name}, but its tiles are of float32 and float64"
-    if not machine.has_fma:
-        return "the processor has no fused multiply-add for vectors"
+    if reason := no_vectors(problem, machine, "tiles"):
+        return reason
     if channel_lanes.served(problem):
         return f"the layout is {problem.layout}, but it writes rows of one channel, as NCHW has them"
     if problem.rank_one is None:
         return "its kernels are not known to be of rank 1: large ones are looked at, where rtol is given"
     if max(problem.kernel) > SEGMENT:
         return f"the kernel has {max(problem.kernel)} taps in a row, but one accumulator takes {SEGMENT} at most"
-    least, allowed = scratch_bytes(problem, machine), allowed_scratch(problem, machine)
-    if least > allowed:
-        return f"its smallest blocks take {least} bytes on {machine.threads} threads, but a call may take {allowed}"
-    return None
+    return no_room(problem, machine, scratch_bytes(problem, machine), "blocks")
 
 
 def error_bound(problem: Problem) -> float:

@@ -27,7 +27,7 @@ from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, share_costs, take, tasks
-from .operands import CACHE_LINE, biases, shared_scratch, three_axes
+from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .window import Tables, Window, copy_cycles, fill, pitch, window
 
@@ -35,7 +35,6 @@ NAME = "tiled"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
 
-DTYPES = "fd"
 # Share of the FMA peak that the cycles of `_busiest` were measured to run at (bench/auto_regret.py).
 EFFICIENCY = 0.75
 # Cycles that a task takes besides its copies and sums: depthwise layers are a task a channel.
@@ -74,14 +73,9 @@ error_bound, expected_error = direct_bound, direct_expected
 
 
 def why_not(problem: Problem, machine: Machine) -> str | None:
-    if problem.accumulator.char not in DTYPES:
-        return f"the sums are {problem.accumulator.name}, but its tiles are of float32 and float64"
-    if not machine.has_fma:
-        return "the processor has no fused multiply-add for vectors"
-    least, allowed = scratch_bytes(problem, machine), allowed_scratch(problem, machine)
-    if least > allowed:
-        return f"its smallest windows take {least} bytes on {machine.threads} threads, but a call may take {allowed}"
-    return None
+    if reason := no_vectors(problem, machine, "tiles"):
+        return reason
+    return no_room(problem, machine, scratch_bytes(problem, machine), "windows")
 
 
 def work(problem: Problem, machine: Machine) -> Work:
@@ -205,10 +199,8 @@ def _shape(problem: Problem, machine: Machine) -> str:
 def _choose(problem: Problem, machine: Machine, shape: str) -> Choice:
     """The choice whose busiest thread has the least work, larger blocks first; of those whose scratch is allowed."""
     problem = _flat(problem)
-    best = sorted(_choices(problem, machine, shape), key=lambda choice: _busiest(problem, machine, choice))
-    allowed = allowed_scratch(problem, machine)
-    fitting = (choice for choice in best if _scratch(problem, machine, choice) <= allowed)
-    return next(fitting, None) or min(best, key=lambda choice: _scratch(problem, machine, choice))
+    cost, scratch = (functools.partial(of, problem, machine) for of in (_busiest, _scratch))
+    return best_that_fits(_choices(problem, machine, shape), cost, scratch, allowed_scratch(problem, machine))
 
 
 def _choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:

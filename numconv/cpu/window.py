@@ -19,7 +19,8 @@ import numpy as np
 
 from ..jit import njit
 from ..method import Array
-from ..problem import Problem, padded_indices
+from ..problem import Problem
+from .operands import padded_axes, three
 from .simd.copies import copy_rows, transpose_rows
 from .simd.ir import floats_alike, vectors_fit
 
@@ -156,9 +157,8 @@ def window(
     A stride is split into phases, or kept in the window.
     """
     row_axis, column_axis = phases(problem, -2, rows_phased), phases(problem, -1, phased)
-    missing = (1,) * (3 - problem.rank)
-    kernel_d, kernel_h, kernel_w = (*missing, *problem.kernel)
-    stride_d, stride_h, stride_w = (*missing, *problem.stride)
+    kernel_d, kernel_h, kernel_w = three(problem, "kernel")
+    stride_d, stride_h, stride_w = three(problem, "stride")
     row_pitch = pitch(problem, columns, phased)
     phase_size = row_axis.length(rows) * row_pitch + overlap(problem, columns)
     # A row is copied by whole vectors, so there is room behind the last.
@@ -197,14 +197,15 @@ def window(
         period=period,
         segment=segment,
     )
+    depth, height, width = padded_axes(problem)
     tables = Tables(
         np.array(taps) if len(taps) > 1 else taps[0] + plane_size * np.arange(planes),
         np.array(row_axis.used),
         np.array(column_axis.used),
-        _sources(problem, -3),
-        _sources(problem, -2),
-        _sources(problem, -1),
-        _runs(_sources(problem, -2), row_axis.copy_step),
+        depth,
+        height,
+        width,
+        _runs(height, row_axis.copy_step),
         *_tap_ranges(problem),
         padding=np.array([problem.padding_value], problem.accumulator),
         tiles=np.zeros(0, np.int64),
@@ -232,13 +233,6 @@ def _tap_ranges(problem: Problem) -> tuple[Array, Array]:
     # Kernel row kh meets the input where start <= kh * dilation < start + height.
     first, end = (np.clip(-(-edge // dilation), 0, problem.kernel[-2]) for edge in (start, start + height))
     return first * kernel_w, end * kernel_w
-
-
-def _sources(problem: Problem, axis: int) -> Array:
-    """The input index of each index of the padded axis, -1 in constant padding."""
-    if axis < -problem.rank:
-        return np.zeros(1, np.int64)
-    return padded_indices(problem.spatial[axis], problem.padding[axis], problem.padding_mode)
 
 
 @njit()
