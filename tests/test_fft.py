@@ -36,14 +36,14 @@ TILED = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """The smallest tiles that there are, so that small inputs are many of them."""
-    monkeypatch.setattr(overlap, "_cost", lambda problem, tiling, item: tiling.size)
+@pytest.fixture(params=[1, 2], ids=["one in a transform", "two in a transform"])
+def small_tiles(request, monkeypatch):
+    """The smallest tiles that there are, so that small inputs are many of them, and how many share a transform."""
+    monkeypatch.setattr(overlap, "_cost", lambda problem, tiling, item: (tiling.size, tiling.parts != request.param))
     cached = (overlap.ranked, overlap.fitting)
     for function in cached:
         function.cache_clear()
-    yield
+    yield request.param
     for function in cached:
         function.cache_clear()
 
@@ -67,7 +67,9 @@ def test_many_tiles_match_the_oracle(small_tiles, case, dtype):
     expected = None
     for method in (fft, fft32):
         if method.why_not(problem, machine(2)) is None:
-            assert math.prod(overlap.fitting(problem, machine(2), 8)[0].counts) > 1
+            tiling, _ = overlap.fitting(problem, machine(2), 8)
+            assert math.prod(tiling.counts) > 1
+            assert tiling.parts == (1 if dtype == "complex64" else small_tiles)
             result = run(method, problem, *data)
             assert_matches(problem, result, method.expected_error(problem), *data)
             np.testing.assert_array_equal(run(method, problem, *data, threads=1), result)

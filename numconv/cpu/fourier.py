@@ -11,14 +11,15 @@ wrong by at most e*sum|w| in each element, with e = c*t*u to first order, and th
 2-norm, |x| being x's [2]_. c = 12 covers the passes of 2, 3, 4, 5 and 8: a complex product is wrong by sqrt(2)*gamma(2)
 [3]_, its factor by u, and r terms take r - 1 additions, times sqrt(r) for the 2-norm. Products and sums over m channels
 add sqrt(2)*(m + 3)*u, and the transform back e again. By Parseval, the 2-norm of the errors of a tile is at most
-|x| * sum|w| * (3*e + sqrt(2)*(m + 3)*u), and since |x| <= sqrt(N) * max|x|, so is each error at most::
+|x| * sum|w| * (3*e + sqrt(2)*(m + 3)*u), and since |x| <= sqrt(2*N) * max|x| for two real tiles in one transform, so is
+each error at most::
 
-    sqrt(N) * (36*t + sqrt(2)*(m + 3)) * u * max|x| * sum|w|
+    sqrt(2*N) * (36*t + sqrt(2)*(m + 3)) * u * max|x| * sum|w|
 
 The expected error takes roundings for independent and of mean zero. Then the squared errors of the passes add up, and
-the transform spreads them evenly over the tile, which takes away the sqrt(N): an error adds up 3*t + m + 3 roundings
-of a unit each, times max|x| * sum|w|, and below 8 times the root of that with the probability of accuracy.py. Measured
-root-mean-square errors of transforms are 0.6 * sqrt(t) * u and less [4]_.
+the transform spreads them evenly over its tiles, which takes away the sqrt(2*N): an error adds up 3*t + m + 3
+roundings of a unit each, times max|x| * sum|w|, and below 8 times the root of that with the probability of accuracy.py.
+Measured root-mean-square errors of transforms are 0.6 * sqrt(t) * u and less [4]_.
 
 Underflow would add its own errors, so that tiles, or kernels, of nothing but such tiny numbers are added up directly,
 as are those that overflow.
@@ -51,6 +52,7 @@ from .overlap import (
     Tiling,
     cuts,
     fitting,
+    is_complex,
     product_flops,
     ranked,
     share_bytes,
@@ -111,7 +113,7 @@ class Fourier:
         if problem.accumulator.kind in "iu":
             return 0.0
         unit = float(np.finfo(problem.accumulator).eps) / 2
-        steps = 3 * _bits(self._ideal(problem)) + problem.in_channels // problem.groups + 3
+        steps = 3 * math.log2(self._ideal(problem)) + problem.in_channels // problem.groups + 3
         return min(self.error_bound(problem), LAMBDA * math.sqrt(steps) * self.unit + unit)
 
     def _ideal(self, problem: Problem) -> int:
@@ -123,8 +125,8 @@ class Fourier:
     def _bound(self, problem: Problem) -> float:
         """Without the rounding of the result."""
         size, channels = self._ideal(problem), problem.in_channels // problem.groups
-        steps = 3 * PASS * _bits(size) + math.sqrt(2) * (channels + 3)
-        return math.sqrt(size) * steps * self.unit / (1 - steps * self.unit)
+        steps = 3 * PASS * math.log2(size) + math.sqrt(2) * (channels + 3)
+        return math.sqrt(2 * size) * steps * self.unit / (1 - steps * self.unit)
 
     def _integer_error(self, problem: Problem) -> float:
         x, weight = (_largest(dtype) for dtype in (problem.x_dtype, problem.weight_dtype))
@@ -132,13 +134,13 @@ class Fourier:
 
     def work(self, problem: Problem, machine: Machine) -> Work:
         tiling = self._tiling(problem, machine)
-        tiles = problem.batch * math.prod(tiling.counts)
+        transforms = problem.batch * tiling.of_image
         channels, kernels = problem.in_channels + problem.out_channels, math.prod(problem.weight_shape[:2])
-        flops = tiles * channels * transform_flops(problem, tiling)
-        flops += tiles * problem.groups * product_flops(problem, tiling)
+        flops = transforms * channels * transform_flops(problem, tiling)
+        flops += transforms * problem.groups * product_flops(problem, tiling)
         seconds = thread_seconds(problem, tiling, self.item) / workers(problem, machine, tiling, self.item)
-        preparing = kernels * transform_flops(problem, tiling) / tiling.rows / transform_rate(tiling, self.item)
-        return Work(flops, flops / seconds, problem.bytes, OVERHEAD, preparing * machine.bandwidth)
+        preparing = kernels * transform_flops(problem, tiling) / transform_rate(problem, tiling, self.item)
+        return Work(flops, flops / seconds, problem.bytes, OVERHEAD, preparing / tiling.rows * machine.bandwidth)
 
     def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
         tiling = self._tiling(problem, machine)
@@ -149,9 +151,9 @@ class Fourier:
         assert found is not None, "why_not refuses what has no tiles"
         return found
 
-    def _dtype(self, problem: Problem) -> np.dtype[Any]:
-        """Of the tiles."""
-        found: np.dtype[Any] = np.dtype(self.real.char.upper()) if problem.accumulator.kind == "c" else self.real
+    def _dtype(self, problem: Problem, tiling: Tiling) -> np.dtype[Any]:
+        """Of what is transformed."""
+        found: np.dtype[Any] = np.dtype(self.real.char.upper()) if is_complex(problem, tiling) else self.real
         return found
 
     def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
@@ -162,7 +164,7 @@ class Fourier:
         taps = tuple(slice(None, None, step) for step in _along(tiling, three(problem, "dilation")))
         spectrum: Array | None = None
         for place in np.ndindex(rows.shape[:2]):
-            padded = np.zeros((rows.shape[2], *lengths), self._dtype(problem))
+            padded = np.zeros((rows.shape[2], *lengths), self._dtype(problem, tiling))
             spread = padded[:, *taps]
             spread[:, *(slice(n) for n in rows.shape[3:])] = np.conj(rows[place])
             found = np.conj(_forward(padded, len(lengths)))
@@ -171,7 +173,7 @@ class Fourier:
             spectrum[place] = found
         assert spectrum is not None
         packed = weight.astype(problem.accumulator, order="C", copy=False)
-        if _fades(packed, _least(problem, tiling, self._dtype(problem))):
+        if _fades(packed, _least(problem, tiling, self.real)):
             spectrum[...] = np.nan  # flags every tile
         return Prepared(spectrum, packed.reshape(*rows.shape[:2], problem.taps), biases(problem, bias))
 
@@ -186,7 +188,7 @@ class Fourier:
         stream: object = None,
     ) -> None:
         tiling = self._tiling(problem, machine)
-        correlation = _Correlation(problem, tiling, prepared, self._dtype(problem), x, out)
+        correlation = _Correlation(problem, tiling, prepared, self._dtype(problem, tiling), x, out)
         most, size = workers(problem, machine, tiling, self.item), share_bytes(problem, tiling, self.item)
         # Threads take chunks from one iterator.
         todo = iter(list(correlation.chunks()))
@@ -214,32 +216,56 @@ class _Correlation:
         self.out = out.reshape(batch, groups, -1, *out.shape[2:])
         self.bias = prepared.bias.reshape(groups, -1, 1, 1, 1)
         self.flags = np.zeros((batch, *tiling.counts), np.uint8)
-        self.least = _least(problem, tiling, dtype)
+        self.least = _least(problem, tiling, self.spectrum.real.dtype)
         self.cuts = cuts(problem, tiling)
         self.steps = tuple(step if axis in tiling.axes else 1 for axis, step in enumerate(three(problem, "stride")))
         self.rows = tuple(length for axis, length in enumerate(tiling.lengths) if axis not in tiling.axes)
         self.sides = tuple(tiling.lengths[axis] for axis in tiling.axes)
 
-    def chunks(self) -> Iterator[tuple[slice, list[tuple[int, ...]]]]:
-        """(groups, tiles) to be transformed together; a tile is (image, tile's number on each axis)."""
-        tiles, groups = self.tiling.tiles, self.tiling.groups
-        places = list(np.ndindex(self.flags.shape))
-        for first, start in itertools.product(range(0, self.problem.groups, groups), range(0, len(places), tiles)):
-            yield slice(first, min(first + groups, self.problem.groups)), places[start : start + tiles]
+    def chunks(self) -> Iterator[tuple[slice, list[list[tuple[int, ...]]]]]:
+        """(groups, transforms) of which each is a chunk; a transform is its tiles, each (image, number on each axis).
+        Tiles of two images never meet in one, so that no bit depends on the batch.
+        """
+        tiling, groups = self.tiling, self.tiling.groups
+        numbers, parts = list(np.ndindex(tiling.counts)), tiling.parts
+        places = [
+            [(n, *number) for number in numbers[start : start + parts]]
+            for n, start in itertools.product(range(len(self.x)), range(0, len(numbers), parts))
+        ]
+        for first, start in itertools.product(
+            range(0, self.problem.groups, groups), range(0, len(places), tiling.transforms)
+        ):
+            yield slice(first, min(first + groups, self.problem.groups)), places[start : start + tiling.transforms]
 
-    def run(self, groups: slice, places: list[tuple[int, ...]], scratch: Array) -> None:
+    def run(self, groups: slice, places: list[list[tuple[int, ...]]], scratch: Array) -> None:
         """One chunk, from the input to the output."""
-        shape = (len(places), *self.rows, groups.stop - groups.start, self.x.shape[2], *self.sides)
-        tiles = scratch[: math.prod(shape) * self.dtype.itemsize].view(self.dtype).reshape(shape)
-        for tile, (n, *numbers) in zip(tiles, places, strict=True):
-            self._gather(self._natural(tile), self.x[n, groups], numbers)
-            if _fades(tile, self.least):
-                self.flags[n, *numbers] = 1
-        axes = len(self.sides)
-        products = _multiplied(_forward(tiles, axes), self.spectrum[groups], axes)
+        lead, count = (len(places), *self.rows), groups.stop - groups.start
+        buffer, axes = scratch.view(self.dtype), len(self.sides)
+        shape = (*lead, count, self.x.shape[2], *self.sides)
+        tiles = buffer[: math.prod(shape)].reshape(shape)
+        for tile, part in zip(tiles, places, strict=True):
+            halves = self._halves(tile)
+            for half, (n, *numbers) in zip(halves, part, strict=False):
+                self._gather(half, self.x[n, groups], numbers)
+                if _fades(half, self.least):
+                    self.flags[n, *numbers] = 1
+            for unused in halves[len(part) :]:
+                unused[...] = 0
+        products = _multiplied(_forward(tiles, axes), self.spectrum[groups], axes, buffer[tiles.size :])
         result = _backward(products, self.sides, self.dtype.kind == "c")
-        for tile, (n, *numbers) in zip(result, places, strict=True):
-            self._scatter(self._natural(tile), self.out[n, groups], self.bias[groups], (n, *numbers))
+        for tile, part in zip(result, places, strict=True):
+            finite = [
+                self._scatter(half, self.out[n, groups], self.bias[groups], numbers)
+                for half, (n, *numbers) in zip(self._halves(tile), part, strict=False)
+            ]
+            if not all(finite):
+                # What one tile holds has rounded the other.
+                self.flags[tuple(np.transpose(part))] = 1
+
+    def _halves(self, tile: Array) -> list[Array]:
+        """The tiles of one transform."""
+        tile = self._natural(tile)
+        return [tile.real, tile.imag] if self.tiling.parts == 2 else [tile]
 
     def _natural(self, tile: Array) -> Array:
         """A tile as (groups, channels, depth, rows, columns): transformed axes lie last, those of one tap first."""
@@ -258,32 +284,36 @@ class _Correlation:
             sources = list(np.ix_(*(np.r_[source] for source in sources)))
         np.copyto(inside, x[:, :, *sources], casting="unsafe")
 
-    def _scatter(self, tile: Array, out: Array, bias: Array, place: tuple[int, ...]) -> None:
-        """The sums of a tile, bias and activation included, and whether any is NaN or inf before the activation."""
-        firsts = [number * pixels for number, pixels in zip(place[1:], self.tiling.outputs, strict=True)]
+    def _scatter(self, tile: Array, out: Array, bias: Array, numbers: list[int]) -> bool:
+        """The sums of a tile, bias and activation included, and whether none is NaN or inf before the activation."""
+        firsts = [number * pixels for number, pixels in zip(numbers, self.tiling.outputs, strict=True)]
         target = out[:, :, *(slice(f, f + size) for f, size in zip(firsts, self.tiling.outputs, strict=True))]
         ends = ((size - 1) * step + 1 for size, step in zip(target.shape[2:], self.steps, strict=True))
         sums = tile[:, :, *(slice(0, end, step) for end, step in zip(ends, self.steps, strict=True))]
+        finite = True
         if out.dtype.kind in "iu":
             np.copyto(target, np.rint(sums, out=sums), casting="unsafe")
             target += bias
         else:
-            np.add(sums, bias, out=target, casting="same_kind")
+            if self.problem.has_bias:
+                np.add(sums, bias, out=target, casting="same_kind")
+            else:
+                np.copyto(target, sums, casting="same_kind")
             # NaN and inf reach the sum of all, and so may numbers that are huge: flagged in vain, at worst.
-            if not np.isfinite(target.sum()):
-                self.flags[place] = 1
+            finite = bool(np.isfinite(target.sum()))
         if self.problem.activation == "relu":
             np.maximum(target, 0, out=target)
+        return finite
 
 
 def _forward(tiles: Array, axes: int) -> Array:
-    """The transform along the last so many axes: of real numbers, half of it. One axis after another, since those after
-    the first need no memory more.
+    """The transform along the last so many axes, of complex numbers in their place: of real numbers, half of it. One
+    axis after another, since those after the first need no memory more.
     """
     import scipy.fft
 
     if tiles.dtype.kind == "c":
-        found: Array = scipy.fft.fftn(tiles, axes=range(-axes, 0))
+        found: Array = scipy.fft.fftn(tiles, axes=range(-axes, 0), overwrite_x=True)
         return found
     found = scipy.fft.rfft(tiles)
     return found if axes == 1 else scipy.fft.fftn(found, axes=range(-axes, -1), overwrite_x=True)
@@ -303,13 +333,16 @@ def _backward(products: Array, sides: tuple[int, ...], is_complex: bool) -> Arra
     return found
 
 
-def _multiplied(x: Array, weight: Array, axes: int) -> Array:
-    """Transforms of the result from those of the input, (..., groups, channels, *frequencies)."""
+def _multiplied(x: Array, weight: Array, axes: int, scratch: Array) -> Array:
+    """Transforms of the result from those of the input, (..., groups, channels, *frequencies): in their place where
+    that can be, or in the scratch where its dtype is theirs.
+    """
     groups, outputs, inputs = weight.shape[:3]
     if outputs == inputs == 1:
         return np.multiply(x, weight[:, 0], out=x)
     lead, frequencies = x.shape[: x.ndim - 2 - axes], x.shape[x.ndim - axes :]
-    found = np.empty((*lead, groups, outputs, *frequencies), x.dtype)
+    shape = (*lead, groups, outputs, *frequencies)
+    found = scratch[: math.prod(shape)].reshape(shape) if scratch.dtype == x.dtype else np.empty(shape, x.dtype)
     multiply(
         x.reshape(math.prod(lead), groups, inputs, -1),
         weight.reshape(groups, outputs, inputs, -1),
@@ -344,7 +377,7 @@ def add_products(sums: Array, x: Array, weight: Array) -> None:
 
 def _least(problem: Problem, tiling: Tiling, dtype: np.dtype[Any]) -> float:
     """The magnitude below which underflow spoils a transform: N smallest normal numbers. 0 where none can be."""
-    small = problem.accumulator.kind in "iu" or problem.accumulator.itemsize < dtype.itemsize
+    small = problem.accumulator.kind in "iu" or np.finfo(problem.accumulator).bits < np.finfo(dtype).bits
     return 0.0 if small else tiling.size * float(np.finfo(dtype).tiny)
 
 
@@ -354,10 +387,6 @@ def _fades(values: Array, least: float) -> bool:
         return False
     parts = values.view(values.real.dtype) if values.dtype.kind == "c" else values
     return bool(0 < max(parts.max(), -parts.min()) < least)
-
-
-def _bits(size: int) -> float:
-    return math.log2(size)
 
 
 def _along(tiling: Tiling, values: tuple[Any, Any, Any]) -> tuple[Any, ...]:

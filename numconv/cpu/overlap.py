@@ -4,6 +4,10 @@ A circular correlation of length N with a kernel that spans K gives N - K + 1 su
 N inputs, each K - 1 inputs into the next, give all of them [1]_. Axes on which the kernel has one tap are not
 transformed: there a tile is so many rows. Lengths are products of 2, 3 and 5, the fast ones of a real transform.
 
+Two tiles of real numbers may go through one complex transform, as the real and the imaginary part of its numbers: a
+real kernel leaves them apart. It is as much arithmetic as two real transforms are, but is done in place, where those of
+scipy.fft take new memory, and fresh pages cost as much time as transforming what they hold.
+
 .. [1] A. V. Oppenheim, R. W. Schafer, "Discrete-Time Signal Processing", 3rd edition, section 8.7.3: overlap-save.
 """
 
@@ -25,33 +29,34 @@ Sizes = tuple[int, int, int]
 
 # Transforms of the kernels that a plan may hold unless `workspace` allows more.
 SPECTRUM_BYTES = 64 << 20
-# Inputs transformed at a time: with their transform they fit a second-level cache of 1 MiB, where 256x256 ran at twice
-# the rate of 512x512.
+# Inputs transformed at a time: with their transform they fit a second-level cache of 1 MiB.
 CHUNK_BYTES = 512 << 10
-# Flop/s of one thread of scipy.fft's real transforms in that cache, by bytes of a number, and of those that leave it or
-# have longer lines; of complex products, by the same; bytes/s of the copies; seconds of a chunk's and a tile's Python
-# (bench/test_fft.py).
-RATES = {8: 8.5e9, 4: 12e9}
-SLOW_RATES = {8: 3.4e9, 4: 7e9}
-LONG_LINE = 16384
+# Flop/s of one thread of scipy.fft's real and complex transforms, by bytes of a real number; of those that are larger
+# than so many bytes or have longer lines; of complex products; bytes/s of the copies (bench/test_fft.py).
+REAL_RATES, SLOW_REAL_RATES = {8: 8.5e9, 4: 12e9}, {8: 3.4e9, 4: 7e9}
+COMPLEX_RATES, SLOW_COMPLEX_RATES = {8: 13e9, 4: 18e9}, {8: 4.5e9, 4: 7.5e9}
+LARGE_BYTES, LONG_LINE = 2 << 20, 16384
 PRODUCT_RATES = {8: 4e9, 4: 8e9}
 COPY_RATE = 12e9
 # Tiles are chosen for so many threads: by the number that a call has, its result would depend on it.
 SHARES = 2
-CHUNK_SECONDS, TILE_SECONDS = 40e-6, 12e-6
+# Seconds of a chunk's and a tile's Python.
+CHUNK_SECONDS, TILE_SECONDS = 40e-6, 18e-6
 
 
 class Tiling(NamedTuple):
-    """Tiles on three axes: the inputs and the output pixels of one, and how many there are; the axes that are
-    transformed; and how many groups and tiles are transformed at a time.
+    """Tiles on three axes: the inputs and the output pixels of one, and how many an image has; the axes that are
+    transformed; how many of an image's tiles one transform takes, 1 or 2; and how many groups and transforms make a
+    chunk.
     """
 
     lengths: Sizes
     outputs: Sizes
     counts: Sizes
     axes: tuple[int, ...]
+    parts: int
     groups: int
-    tiles: int
+    transforms: int
 
     @property
     def size(self) -> int:
@@ -62,6 +67,11 @@ class Tiling(NamedTuple):
     def rows(self) -> int:
         """Transforms of a tile and channel."""
         return math.prod(self.lengths) // self.size
+
+    @property
+    def of_image(self) -> int:
+        """Transforms of an image: of an odd number of tiles, the last one's partner is zeros."""
+        return -(-math.prod(self.counts) // self.parts)
 
 
 class Cut(NamedTuple):
@@ -96,14 +106,18 @@ def transform_bytes(problem: Problem, tiling: Tiling, item: int) -> int:
 def share_bytes(problem: Problem, tiling: Tiling, item: int) -> int:
     """What one thread takes for its chunk: tiles, their transforms, those of the result and the result."""
     channels = (problem.in_channels + problem.out_channels) // problem.groups
-    real = 2 if problem.accumulator.kind == "c" else 1
-    each = tiling.size * real * item + _stored(problem, tiling) * 2 * item
-    return tiling.tiles * tiling.groups * tiling.rows * channels * each
+    each = _stored(problem, tiling) * 2 * item + (0 if is_complex(problem, tiling) else tiling.size * item)
+    return tiling.transforms * tiling.groups * tiling.rows * channels * each
+
+
+def is_complex(problem: Problem, tiling: Tiling) -> bool:
+    """Whether the numbers that are transformed are: then all is done in place."""
+    return tiling.parts == 2 or problem.accumulator.kind == "c"
 
 
 def _stored(problem: Problem, tiling: Tiling) -> int:
     """Complex numbers of one transform."""
-    if problem.accumulator.kind == "c":
+    if is_complex(problem, tiling):
         return tiling.size
     last = tiling.lengths[tiling.axes[-1]]
     return tiling.size // last * (last // 2 + 1)
@@ -113,7 +127,9 @@ def _stored(problem: Problem, tiling: Tiling) -> int:
 def ranked(problem: Problem, item: int) -> tuple[Tiling, ...]:
     """Tiles for transforms of `item` bytes to a real number, those of the least time first: by the Problem alone."""
     axes = zip(reaches(problem), three(problem, "out_spatial"), three(problem, "stride"), strict=True)
-    found = [_tiling(problem, item, sizes) for sizes in itertools.product(*itertools.starmap(_choices, axes))]
+    parts = (1,) if problem.accumulator.kind == "c" else (1, 2)
+    choices = itertools.product(itertools.product(*itertools.starmap(_choices, axes)), parts)
+    found = [_tiling(problem, item, sizes, part) for sizes, part in choices]
     if problem.rank > 1:
         # One that is far beyond the cache, or far below, is never the best of many.
         least = min(tiling.size for tiling in found)
@@ -153,7 +169,7 @@ def workers(problem: Problem, machine: Machine, tiling: Tiling, item: int) -> in
 
 def chunks(problem: Problem, tiling: Tiling) -> int:
     """Of all tiles and groups."""
-    return -(-problem.batch * math.prod(tiling.counts) // tiling.tiles) * -(-problem.groups // tiling.groups)
+    return -(-problem.batch * tiling.of_image // tiling.transforms) * -(-problem.groups // tiling.groups)
 
 
 def _choices(reach: int, outputs: int, stride: int) -> list[tuple[int, int, int]]:
@@ -176,42 +192,46 @@ def _choices(reach: int, outputs: int, stride: int) -> list[tuple[int, int, int]
     return kept
 
 
-def _tiling(problem: Problem, item: int, sizes: tuple[tuple[int, int, int], ...]) -> Tiling:
+def _tiling(problem: Problem, item: int, sizes: tuple[tuple[int, int, int], ...], parts: int) -> Tiling:
     lengths, outputs, counts = zip(*sizes, strict=True)
     axes = tuple(axis for axis, taps in enumerate(three(problem, "kernel")) if taps > 1)
-    group = math.prod(lengths) * (problem.in_channels // problem.groups) * item
+    group = math.prod(lengths) * (problem.in_channels // problem.groups) * item * parts
     groups = min(problem.groups, max(1, CHUNK_BYTES // group))
-    most = max(1, CHUNK_BYTES // (group * groups))
-    return Tiling(lengths, outputs, counts, axes, groups, min(most, problem.batch * math.prod(counts)))
+    found = Tiling(lengths, outputs, counts, axes, parts, groups, max(1, CHUNK_BYTES // (group * groups)))
+    return found._replace(transforms=min(found.transforms, problem.batch * found.of_image))
 
 
 def transform_flops(problem: Problem, tiling: Tiling) -> float:
-    """Of one channel of one tile, there or back; a complex transform is two real ones."""
-    real = 2 if problem.accumulator.kind == "c" else 1
+    """Of one channel, there or back; a complex transform is two real ones."""
+    real = 2 if is_complex(problem, tiling) else 1
     return 2.5 * real * tiling.rows * tiling.size * math.log2(tiling.size)
 
 
 def product_flops(problem: Problem, tiling: Tiling) -> float:
-    """Of all products of one tile and group."""
+    """Of all products of one transform and group."""
     inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     return 8.0 * tiling.rows * _stored(problem, tiling) * inputs * outputs
 
 
-def transform_rate(tiling: Tiling, item: int) -> float:
+def transform_rate(problem: Problem, tiling: Tiling, item: int) -> float:
     """Flop/s of one thread."""
+    complexes = is_complex(problem, tiling)
     longest = max(tiling.lengths[axis] for axis in tiling.axes)
-    slow = longest > LONG_LINE or tiling.size * item > 2 * CHUNK_BYTES
-    return (SLOW_RATES if slow else RATES)[item]
+    slow = longest > LONG_LINE or tiling.size * item * (2 if complexes else 1) > LARGE_BYTES
+    if complexes:
+        return (SLOW_COMPLEX_RATES if slow else COMPLEX_RATES)[item]
+    return (SLOW_REAL_RATES if slow else REAL_RATES)[item]
 
 
 def thread_seconds(problem: Problem, tiling: Tiling, item: int) -> float:
     """What all tiles take on one thread."""
-    tiles = problem.batch * math.prod(tiling.counts)
+    transforms = problem.batch * tiling.of_image
     channels = (problem.in_channels + problem.out_channels) // problem.groups
-    group = channels * transform_flops(problem, tiling) / transform_rate(tiling, item)
+    group = channels * transform_flops(problem, tiling) / transform_rate(problem, tiling, item)
     group += product_flops(problem, tiling) / PRODUCT_RATES[item]
-    group += 2 * channels * math.prod(tiling.lengths) * item / COPY_RATE
-    return tiles * (problem.groups * group + TILE_SECONDS) + chunks(problem, tiling) * CHUNK_SECONDS
+    group += 2 * channels * math.prod(tiling.lengths) * tiling.parts * item / COPY_RATE
+    seconds = transforms * (problem.groups * group + tiling.parts * TILE_SECONDS)
+    return seconds + chunks(problem, tiling) * CHUNK_SECONDS
 
 
 @functools.lru_cache(maxsize=256)
