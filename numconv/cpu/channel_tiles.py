@@ -20,7 +20,7 @@ from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose, transpose_finish
 from .simd.ir import WIDE, vector_lanes
 from .simd.tiles import call_tile, tile
-from .window import Tables, Window
+from .window import LINE_BYTES, Ahead, Tables, Window
 
 # (rows, run) of pixels in a tile: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2 and 1 in 16. Several
 # rows at once where one run spans the map.
@@ -175,18 +175,20 @@ def accumulate(
     tables: Tables,
     window: Window,
     blocks: Blocks,
+    ahead: Ahead,
 ) -> None:
     """sums[p, c] += weight[t, c] * panel[offset(t) + p] for a piece's taps, by tiles.
 
-    Channels begin at number `channel` of the weights.
+    Channels begin at number `channel` of the weights. Tile after tile asks for what lies ahead.
     """
     pixels, size, taps = blocks.sum_rows, sums.shape[1], window.total_planes * window.taps
+    turn = 0
     for block in range(-(-channels // size)):
         pitch = min(size, channels - block * size)
         part = sums[block * pixels : (block + 1) * pixels]
         rows = weight[(channel + block * size) * taps + piece.tap * pitch :]
         tiles = tables.tiles[0:] if pitch > vector_lanes(sums) else tables.tiles[2:]
-        sweep(tiles, part, rows, pitch, panel, piece, tables, window, blocks)
+        turn = sweep(tiles, part, rows, pitch, panel, piece, tables, window, blocks, ahead, turn)
 
 
 @njit()
@@ -200,8 +202,13 @@ def sweep(
     tables: Tables,
     window: Window,
     blocks: Blocks,
-) -> None:
-    """All tiles of a block of channels: several rows at a time where one run spans a row, else run by run."""
+    ahead: Ahead,
+    turn: int,
+) -> int:
+    """All tiles of a block of channels: several rows at a time where one run spans a row, else run by run. The first
+    is number `turn`; returns the next one's.
+    """
+    first_line = ahead.address + piece.tap // window.taps * ahead.plane_pitch
     run, width, places = blocks.tile_run, sums.shape[1], window.pitch
     planes, fresh = piece.planes, piece.fresh
     columns, step, size = len(sums) // window.block_rows // run, window.column_step, window.plane_size
@@ -222,10 +229,32 @@ def sweep(
         for column in range(columns if low < high else 0):
             source = panel[row * places + column * run * step :]
             target = sums[(row * columns + column) * run, :]
+            later, line = divmod(turn, ahead.lines)
+            if later < ahead.rows:
+                there, further = first_line + later * ahead.row_pitch + line * LINE_BYTES, ahead.plane_pitch
+            else:
+                there, further = 0, 0
             call_tile(
-                address, source, places, step, start, offsets, steps, planes, size, pitch, gap, target, width, fresh
+                address,
+                source,
+                places,
+                step,
+                start,
+                offsets,
+                steps,
+                planes,
+                size,
+                pitch,
+                gap,
+                target,
+                width,
+                fresh,
+                there,
+                further,
             )
+            turn += 1
         row += rows
+    return turn
 
 
 @njit()

@@ -122,7 +122,9 @@ def sweep(tiles: Array, sums: Array, weight: Array, panel: Array, offsets: Array
     while p < pitch:
         wide = p + VECTORS * lanes <= pitch
         address, source, target = tiles[0 if wide else 1], panel[p:], sums[0, p:]
-        call_tile(address, weight, weight_pitch, 0, source, offsets, steps, planes, size, 1, gap, target, pitch, fresh)
+        call_tile(
+            address, weight, weight_pitch, 0, source, offsets, steps, planes, size, 1, gap, target, pitch, fresh, 0, 0
+        )
         p += VECTORS * lanes if wide else lanes
 
 

@@ -29,7 +29,7 @@ from . import channel_tiles, pixel_tiles
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, share_costs, take, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
-from .window import Tables, Window, copy_cycles, fill, pitch, window
+from .window import Ahead, Tables, Window, ahead, copy_cycles, fill, pitch, window
 
 NAME = "tiled"
 REPRODUCIBLE = True
@@ -269,8 +269,18 @@ def correlate_share(
         image = x[n, group * (x.shape[1] // blocks.groups) :]
         channel, end_channel = group * group_channels + first, group * group_channels + end
         target, own = out[n, channel:end_channel, od], scratch[share, COUNTER:]
-        correlate_block(image, weight, bias, target, channel, od, oh, ow, own, tables, window, blocks)
+        following = look_ahead(task + 1, x, tables, window, blocks)
+        correlate_block(image, weight, bias, target, channel, od, oh, ow, own, tables, window, blocks, following)
         task, end_task = take(share, 1, len(out), scratch, blocks)
+
+
+@njit()
+def look_ahead(task: int, x: Array, tables: Tables, window: Window, blocks: Blocks) -> Ahead:
+    """The inputs of a task, which is probably the next one of the same thread."""
+    n, group, _, od, oh, ow = locate(task, window, blocks)
+    if n >= len(x):
+        return Ahead(0, 0, 0, 0, 1)
+    return ahead(x[n, group * (x.shape[1] // blocks.groups) :], od, oh, ow, tables, window)
 
 
 @njit()
@@ -287,6 +297,7 @@ def correlate_block(
     tables: Tables,
     window: Window,
     blocks: Blocks,
+    ahead: Ahead,
 ) -> None:
     """The block of out (co, oh, ow) at (channel, od, oh, ow), from x (c, d, h, w)."""
     rows = -(-len(out) // blocks.unit) * blocks.sum_rows
@@ -319,7 +330,7 @@ def correlate_block(
             if weight.ndim == 2:
                 pixel_tiles.accumulate(sums, weight, channel, len(out), source, piece, tables, window, blocks)
             else:
-                channel_tiles.accumulate(sums, weight, channel, len(out), source, piece, tables, window, blocks)
+                channel_tiles.accumulate(sums, weight, channel, len(out), source, piece, tables, window, blocks, ahead)
             tap = start + (count - 1) * window.taps + end
             if not single and tap in (limit, taps):
                 flush(sums, totals)

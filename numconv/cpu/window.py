@@ -27,6 +27,7 @@ from .simd.ir import floats_alike, vectors_fit
 # The distance of neighbours in a row that is copied, as the length of a tuple: known at compile time.
 ONE = (0,)
 TWO = (0, 0)
+LINE_BYTES = 64
 # Fewer channels than these are read one by one, where a pixel's lie together: a square of vectors takes as long.
 LEAST_PLANES = 3
 
@@ -83,6 +84,18 @@ class Tables(NamedTuple):
     end_tap: Array
     padding: Array
     tiles: Array
+
+
+class Ahead(NamedTuple):
+    """What a later window will hold of the input: the address of the first element, bytes from row to row and from
+    plane to plane, and so many rows of so many cache lines. No rows: nothing.
+    """
+
+    address: int
+    row_pitch: int
+    plane_pitch: int
+    rows: int
+    lines: int
 
 
 class Axis(NamedTuple):
@@ -273,6 +286,21 @@ def fill(
                         part = place[plane * window.plane_size :]
                         fill_rows(part, x, ci, channels, d, h, rows, column, tables, window)
                 row += rows
+
+
+@njit()
+def ahead(x: Array, od: int, oh: int, ow: int, tables: Tables, window: Window) -> Ahead:
+    """What the window of the block at output plane od, row oh, column ow will hold of x (c, d, h, w)."""
+    # Hardware foresees none of its rows, which are short and lie far apart.
+    d, h = max(tables.depth[od * window.stride_d], 0), max(tables.height[oh * window.stride_h], 0)
+    w = max(ow * window.stride_w - window.first_column, 0)
+    rows = min(window.rows * window.row_copy_step, x.shape[2] - h)
+    columns = min(window.columns * window.copy_step, x.shape[3] - w)
+    plain = x.strides[3] == x.itemsize and window.kernel_d == 1
+    # The first line may begin before the first column.
+    lines = -(-max(columns, 0) * x.itemsize // LINE_BYTES) + 1
+    address = np.intp(x[:, d, h:, w:].ctypes.data)
+    return Ahead(address, x.strides[2], x.strides[0], rows if plain else 0, lines)
 
 
 @njit()

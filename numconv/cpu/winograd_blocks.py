@@ -222,6 +222,8 @@ def multiply(
                     target[co * places + vector * lanes :],
                     places,
                     1,
+                    0,
+                    0,
                 )
                 vector += WIDTH if wide else 1
             co += UNIT if kind == 0 else FEW_CHANNELS if kind == 1 else 1

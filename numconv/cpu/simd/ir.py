@@ -140,6 +140,13 @@ def unknown(builder: Any, address: Any) -> Any:
     return builder.asm(kind, "", "=r,0", [address], side_effect=True)
 
 
+def prefetch(builder: Any, address: Any) -> None:
+    """Ask for a cache line that will be read, into the second-level cache."""
+    pointer = ir.IntType(8).as_pointer()
+    function = _named(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, INT32, INT32, INT32])
+    builder.call(function, [builder.bitcast(address, pointer), INT32(0), INT32(2), INT32(1)])
+
+
 def prefetch_to_write(builder: Any, address: Any) -> None:
     """Ask for a cache line that will be written."""
     pointer = address.type

@@ -22,6 +22,7 @@ from .ir import (
     itemsize,
     load,
     own_function,
+    prefetch,
     store,
     unpacked,
     vector_type,
@@ -35,26 +36,29 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
     """The register tile.
 
     void tile(T *scalars, i64 scalar_pitch, i64 scalar_step, T *columns, i64 *table, i64 steps, i64 planes,
-              i64 plane_size, i64 pace, i64 gap, T *sums, i64 sums_pitch, i64 fresh), steps >= 1 and planes >= 1:
+              i64 plane_size, i64 pace, i64 gap, T *sums, i64 sums_pitch, i64 fresh, i64 ahead, i64 ahead_gap),
+    steps >= 1 and planes >= 1:
     the sums, `width` vectors in each of groups * run rows, are loaded or, where fresh, start from zero, go through
     every step of every plane in registers, and are stored. A step broadcasts a scalar for each row and loads `width`
     vectors. One of the two is found by the table, `plane_size` further on in each plane; the other moves by `pace` a
-    step, and by `gap` a plane. The scalars of a run lie a step apart, those of groups a pitch.
+    step, and by `gap` a plane. The scalars of a run lie a step apart, those of groups a pitch. Each plane asks for one
+    cache line that will be read later, from address `ahead` on, `ahead_gap` bytes from plane to plane; 0: for none.
     """
     height = groups * run
     name = f"numconv_tile_{groups}x{run}x{width}_{'table' if by_table else 'step'}_v{vector.count}x{itemsize(vector)}"
     pointer, size = vector.element.as_pointer(), vector.count
     integers, table_pointer = [INT64] * 5, INT64.as_pointer()
-    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, INT64, INT64]
+    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, *[INT64] * 4]
     function = own_function(module, name, operands)
-    scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap, sums, sums_pitch, fresh = (
-        function.args
-    )
+    scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap = function.args[:10]
+    sums, sums_pitch, fresh, ahead, ahead_gap = function.args[10:]
     entry, resume, begin, plane_body, body, plane_end, end = (
         function.append_basic_block(block) for block in ("entry", "resume", "begin", "plane", "step", "planed", "end")
     )
     builder = ir.IRBuilder(entry)
     multiply_add = fused(builder, vector)
+    # An address that is not mapped would cost a walk through the page tables.
+    ahead = builder.select(builder.icmp_signed("==", ahead, INT64(0)), builder.ptrtoint(sums, INT64), ahead)
     places = [
         at(builder, sums, builder.mul(INT64(row), sums_pitch), INT64(column * size))
         for row in range(height)
@@ -78,7 +82,9 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
 
     builder.position_at_end(plane_body)
     plane, base, first = builder.phi(INT64), builder.phi(pointer), builder.phi(pointer)
+    line = builder.phi(INT64)
     plane_totals = [builder.phi(vector) for _ in places]
+    prefetch(builder, builder.inttoptr(line, pointer))
     builder.branch(body)
 
     builder.position_at_end(body)
@@ -107,10 +113,11 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
     next_plane = builder.add(plane, INT64(1))
     next_found = at(builder, base, plane_size)
     next_first = at(builder, moved, gap)
+    next_line = builder.add(line, ahead_gap)
     builder.cbranch(builder.icmp_signed("<", next_plane, planes), plane_body, end)
 
     outer = [(plane, INT64(0), next_plane), (base, found_base, next_found), (first, next_base, next_first)]
-    for phi, initial, value in [*outer, *zip(plane_totals, start, results, strict=True)]:
+    for phi, initial, value in [*outer, (line, ahead, next_line), *zip(plane_totals, start, results, strict=True)]:
         phi.add_incoming(initial, begin)
         phi.add_incoming(value, plane_end)
     for phi, initial, value in [
@@ -152,10 +159,10 @@ def tile(groups: int, run: int, vectors: int, dtype: np.dtype[Any], by_table: bo
     table, zero = (0,) * by_table, dtype.type(0)
 
     return Native(
-        lambda a, b, c, d, e, f, g, h, i, j, k, m, n: define_tile(
-            extents, table, zero, (a, b, c, d, e, f, g, h, i, j, k, m, n)
+        lambda a, b, c, d, e, f, g, h, i, j, k, m, n, o, p: define_tile(
+            extents, table, zero, (a, b, c, d, e, f, g, h, i, j, k, m, n, o, p)
         ),
-        (types.intp,) * 13,
+        (types.intp,) * 15,
     )
 
 
@@ -176,6 +183,8 @@ def call_tile(
     sums: Any,
     sums_pitch: Any,
     fresh: Any,
+    ahead: Any,
+    ahead_gap: Any,
 ) -> Any:
     """Call a tile. For all planes and steps in order, by pixels:
 
@@ -184,9 +193,11 @@ def call_tile(
     and by channels, where the table is the scalars':
 
     sums[row, vector] += scalars[table[step] + row's place] * columns[step * pace + vector].
+
+    `ahead` is an address, `ahead_gap` counts bytes.
     """
     intp = types.intp
-    operands = (scalars, intp, intp, columns, table, intp, intp, intp, intp, intp, sums, intp, intp)
+    operands = (scalars, intp, intp, columns, table, intp, intp, intp, intp, intp, sums, intp, intp, intp, intp)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         call_address(builder, args[0], data(context, builder, operands, args[1:]))
