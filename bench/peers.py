@@ -1,17 +1,18 @@
 """numconv against other libraries, layer by layer: each library in a process of its own, asleep while another works.
 
-    python bench/peers.py [--classes 3x3 1x1] [--rounds 5] [--json FILE]
+    python bench/peers.py [--classes 3x3 1x1] [--rounds 5] [--json bench/peers.json]
 
 In every round each library runs each layer for a while and reports its best time; the figure is the median over the
-rounds. `numconv 1e-3` is a plan with that rtol, `numconv once` a call of conv2d. Thread pools that spin would fight, so
-one process works at a time and the next waits until the last one's threads sleep. Every result is compared with
-numconv's. A library that is not installed is a dash.
+rounds. `numconv` is a plan, `numconv 1e-3` one with that rtol, `numconv alone` one that runs on a single thread,
+`numconv once` a call of conv2d. Thread pools that spin would fight, so one process works at a time and the next waits
+until the last one's threads sleep. Every result is compared with numconv's. A library that is not installed is a dash.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import json
 import math
 import multiprocessing
@@ -59,6 +60,13 @@ def _numconv_once(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
     import numconv
 
     return lambda: numconv.conv2d(x, weight, **case.options)
+
+
+def _numconv_alone(case: Case, x: Array, weight: Array) -> Callable[[], Array]:
+    import numba
+
+    numba.set_num_threads(1)
+    return _numconv(case, x, weight)
 
 
 def _torch(case: Case, x: Array, weight: Array, channels_last: bool = False) -> Callable[[], Array]:
@@ -165,6 +173,7 @@ PEERS: dict[str, tuple[str, Callable[..., Callable[[], Array]]]] = {
     "numconv": ("numconv", _numconv),
     "numconv 1e-3": ("numconv", _numconv_rtol),
     "numconv once": ("numconv", _numconv_once),
+    "numconv alone": ("numconv", _numconv_alone),
     "torch": ("torch", _torch),
     "torch nhwc": ("torch", _torch_channels_last),
     "onnxruntime": ("onnxruntime", _onnxruntime),
@@ -173,7 +182,8 @@ PEERS: dict[str, tuple[str, Callable[..., Callable[[], Array]]]] = {
     "scipy": ("scipy", _scipy),
     "ndimage": ("scipy", _ndimage),
 }
-OURS = ("numconv", "numconv 1e-3", "numconv once")
+OURS = ("numconv", "numconv 1e-3", "numconv once", "numconv alone")
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "numconv": "numconv-numba"}
 
 
 def serve(name: str, connection: Connection) -> None:
@@ -245,7 +255,7 @@ def measure(
 def line(case: Case, seconds: dict[str, float]) -> str:
     """One layer: GFLOP/s of each library, and numconv's ratio to the best of the others."""
     flops = case.problem().flops
-    speeds = "".join(f"{flops / value / 1e9:>13.1f}" if value == value else f"{'-':>13}" for value in seconds.values())
+    speeds = "".join(f"{flops / value / 1e9:>14.1f}" if value == value else f"{'-':>14}" for value in seconds.values())
     return f"{case.name:34}{speeds}{ratio(seconds):>9.2f}"
 
 
@@ -262,9 +272,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    results: dict[str, Any] = {}
+    results: dict[str, dict[str, dict[str, float]]] = {}
     for name in options.classes:
-        print(f"\n{name:34}" + "".join(f"{peer:>13}" for peer in options.peers) + "    ratio")
+        print(f"\n{name:34}" + "".join(f"{peer:>14}" for peer in options.peers) + "    ratio")
         figures = measure(list(CLASSES[name]), options.peers, options.rounds, lambda text: print(text, flush=True))
         for ours in OURS:
             ratios = [value for value in (ratio(seconds, ours) for seconds in figures.values()) if value == value]
@@ -272,7 +282,22 @@ def main() -> None:
                 print(f"{ours}: geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
         results[name] = figures
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+        report = {"machine": _machine(), "rounds": options.rounds, "classes": results}
+        options.json.write_text(json.dumps(report, indent=1).replace("NaN", "null") + "\n")
+
+
+def _machine() -> dict[str, Any]:
+    """Where this was measured, and with which libraries."""
+    from numconv import jit
+    from numconv.machine import machine
+
+    on, versions = machine(jit.threads()), {}
+    for library in sorted({library for library, _ in PEERS.values()}):
+        try:
+            versions[library] = importlib.metadata.version(DISTRIBUTIONS.get(library, library))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"processor": on.cpu, "threads": on.threads, "libraries": versions}
 
 
 if __name__ == "__main__":

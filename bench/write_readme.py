@@ -1,8 +1,9 @@
-"""Write the README's tables from bench/results.json and bench/error_vs_speed.json, which need not be there yet.
-Everything that the README shows comes from four commands::
+"""Write the README's tables from bench/results.json, peers.json and error_vs_speed.json, which need not be there yet.
+Everything that the README shows comes from five commands::
 
 python -m numconv bench --json bench/results.json --plot bench/pictures/roofline.png
 python -m numconv demo --out bench/pictures/demo.jpg
+python bench/peers.py --json bench/peers.json
 python bench/error_vs_speed.py
 python bench/write_readme.py
 """
@@ -10,6 +11,8 @@ python bench/write_readme.py
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,13 @@ from numconv.cli.units import digits
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results.json"
+PEERS = ROOT / "bench" / "peers.json"
 ERRORS, PICTURE = ROOT / "bench" / "error_vs_speed.json", "bench/pictures/error_vs_speed.png"
 
 
 def written(readme: str) -> str:
     """The README with what the figures that are there give."""
-    for name, path, text in (("bench", RESULTS, table), ("errors", ERRORS, errors)):
+    for name, path, text in (("bench", RESULTS, table), ("peers", PEERS, peers), ("errors", ERRORS, errors)):
         if path.exists():
             readme = between(readme, name, text(json.loads(path.read_text())))
     return readme
@@ -51,6 +55,44 @@ def table(report: dict[str, Any]) -> str:
     ]
     lines += [f"| {' | '.join(cells(row)).replace('->', '→')} |" for row in report["layers"]]
     return "\n".join(lines)
+
+
+# What the rows of a class are compared with: (head, whose speed, the libraries of which the fastest counts).
+LIBRARIES = ("torch", "torch nhwc", "onnxruntime", "openvino", "cv2")
+COMPARISONS = (
+    ("a plan", "numconv", LIBRARIES),
+    ("a plan, `rtol=1e-3`", "numconv 1e-3", LIBRARIES),
+    ("a call of `conv2d` over torch's", "numconv once", ("torch",)),
+    ("two threads over one", "numconv", ("numconv alone",)),
+)
+
+
+def peers(report: dict[str, Any]) -> str:
+    """A class of layers a row: how many times as fast, as geometric mean and least."""
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items() if name != "numconv")
+    lines = [
+        f"How many times as fast as the fastest of {versions}, each layer's weights prepared: the geometric mean of a"
+        f" class, and the least in brackets. float32, {machine['threads']} threads of a {machine['processor']}, median"
+        f" of {report['rounds']} rounds.",
+        "",
+        f"| layers | number | {' | '.join(head for head, _, _ in COMPARISONS)} |",
+        f"| --- | ---: |{' ---: |' * len(COMPARISONS)}",
+    ]
+    for name, layers in report["classes"].items():
+        figures = " | ".join(ratios(layers.values(), ours, others) for _, ours, others in COMPARISONS)
+        lines.append(f"| {name} | {len(layers)} | {figures} |")
+    return "\n".join(lines)
+
+
+def ratios(layers: Iterable[dict[str, float | None]], ours: str, others: tuple[str, ...]) -> str:
+    """The geometric mean, over layers that both have, of the best other's seconds over ours, and the least."""
+    found = []
+    for seconds in layers:
+        mine, theirs = seconds.get(ours), [value for name in others if (value := seconds.get(name))]
+        if mine and theirs:
+            found.append(min(theirs) / mine)
+    return f"{statistics.geometric_mean(found):.2f} ({min(found):.2f})" if found else "-"
 
 
 def errors(report: dict[str, Any]) -> str:

@@ -386,3 +386,11 @@ def test_the_readmes_tables_are_those_of_the_committed_figures():
     row = {"layer": "1->2", "method": "tiled", "gflops": 12.34, "observed": 4e-8, "expected": 1e-6, "bound": 2e-6}
     section = module["between"](readme, "errors", module["errors"]({"rows": [row]}))
     assert "\n| 1→2 | tiled | 12.3 | 4.0e-08 | 1.0e-06 | 2.0e-06 |\n<!-- errors:end -->" in section
+    layers = {
+        "a": {"numconv": 1.0, "numconv once": 2.0, "numconv alone": 1.5, "torch": 8.0, "cv2": 4.0},
+        "b": {"numconv": 1.0, "numconv once": None, "numconv alone": 2.0, "torch": None, "cv2": 1.0},
+        "c": {"numconv": 1.0, "torch": None},
+    }
+    machine = {"processor": "a", "threads": 2, "libraries": {}}
+    section = module["peers"]({"machine": machine, "rounds": 3, "classes": {"all": layers}})
+    assert section.endswith("\n| all | 3 | 2.00 (1.00) | - | 4.00 (4.00) | 1.73 (1.50) |")

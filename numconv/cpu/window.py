@@ -299,7 +299,7 @@ def ahead(x: Array, od: int, oh: int, ow: int, tables: Tables, window: Window) -
     plain = x.strides[3] == x.itemsize and window.kernel_d == 1
     # The first line may begin before the first column.
     lines = -(-max(columns, 0) * x.itemsize // LINE_BYTES) + 1
-    address = np.intp(x[:, d, h:, w:].ctypes.data)
+    address = int(np.intp(x[:, d, h:, w:].ctypes.data))
     return Ahead(address, x.strides[2], x.strides[0], rows if plain else 0, lines)
 
 
