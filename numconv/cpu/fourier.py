@@ -58,7 +58,7 @@ from .overlap import (
     share_bytes,
     thread_seconds,
     transform_flops,
-    transform_rate,
+    transform_seconds,
     workers,
 )
 from .repair import repair
@@ -139,8 +139,8 @@ class Fourier:
         flops = transforms * channels * transform_flops(problem, tiling)
         flops += transforms * problem.groups * product_flops(problem, tiling)
         seconds = thread_seconds(problem, tiling, self.item) / workers(problem, machine, tiling, self.item)
-        preparing = kernels * transform_flops(problem, tiling) / transform_rate(problem, tiling, self.item)
-        return Work(flops, flops / seconds, problem.bytes, OVERHEAD, preparing / tiling.rows * machine.bandwidth)
+        preparing = kernels * transform_seconds(problem, tiling, self.item) / tiling.rows
+        return Work(flops, flops / seconds, problem.bytes, OVERHEAD, preparing * machine.bandwidth)
 
     def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
         tiling = self._tiling(problem, machine)

@@ -31,13 +31,15 @@ Sizes = tuple[int, int, int]
 SPECTRUM_BYTES = 64 << 20
 # Inputs transformed at a time: with their transform they fit a second-level cache of 1 MiB.
 CHUNK_BYTES = 512 << 10
-# Flop/s of one thread of scipy.fft's real and complex transforms, by bytes of a real number; of those that are larger
-# than so many bytes or have longer lines; of complex products; bytes/s of the copies (bench/test_fft.py).
-REAL_RATES, SLOW_REAL_RATES = {8: 8.5e9, 4: 12e9}, {8: 3.4e9, 4: 7e9}
-COMPLEX_RATES, SLOW_COMPLEX_RATES = {8: 13e9, 4: 18e9}, {8: 4.5e9, 4: 7.5e9}
-LARGE_BYTES, LONG_LINE = 2 << 20, 16384
-PRODUCT_RATES = {8: 4e9, 4: 8e9}
-COPY_RATE = 12e9
+# Seconds that one thread of scipy.fft takes for a real number on each axis, and for each doubling of the axis's length,
+# by bytes of the number. So many times as long take real transforms, which need new memory; transforms of more bytes
+# than so; and fewer lines than share a vector.
+AXIS_SECONDS, DOUBLING_SECONDS = {8: 0.55e-9, 4: 0.45e-9}, {8: 0.15e-9, 4: 0.095e-9}
+REAL, LARGE, ALONE = 1.4, 1.2, 2.5
+LARGE_BYTES, TOGETHER = 2 << 20, 4
+# Flop/s of complex products, seconds of copying a number (bench/test_fft.py).
+PRODUCT_RATES = {8: 4e9, 4: 5.5e9}
+COPY_SECONDS = 0.6e-9
 # Tiles are chosen for so many threads: by the number that a call has, its result would depend on it.
 SHARES = 2
 # Seconds of a chunk's and a tile's Python.
@@ -213,23 +215,25 @@ def product_flops(problem: Problem, tiling: Tiling) -> float:
     return 8.0 * tiling.rows * _stored(problem, tiling) * inputs * outputs
 
 
-def transform_rate(problem: Problem, tiling: Tiling, item: int) -> float:
-    """Flop/s of one thread."""
-    complexes = is_complex(problem, tiling)
-    longest = max(tiling.lengths[axis] for axis in tiling.axes)
-    slow = longest > LONG_LINE or tiling.size * item * (2 if complexes else 1) > LARGE_BYTES
-    if complexes:
-        return (SLOW_COMPLEX_RATES if slow else COMPLEX_RATES)[item]
-    return (SLOW_REAL_RATES if slow else REAL_RATES)[item]
+def transform_seconds(problem: Problem, tiling: Tiling, item: int) -> float:
+    """Of one channel, there or back, on one thread."""
+    numbers = tiling.rows * tiling.size * (2 if is_complex(problem, tiling) else 1)
+    each = len(tiling.axes) * AXIS_SECONDS[item] + math.log2(tiling.size) * DOUBLING_SECONDS[item]
+    if not is_complex(problem, tiling):
+        each *= REAL
+    lines = tiling.transforms * tiling.groups * tiling.rows * problem.in_channels // problem.groups
+    if len(tiling.axes) == 1 and lines < TOGETHER:
+        return numbers * each * ALONE
+    return numbers * each * (LARGE if numbers * item > LARGE_BYTES else 1)
 
 
 def thread_seconds(problem: Problem, tiling: Tiling, item: int) -> float:
     """What all tiles take on one thread."""
     transforms = problem.batch * tiling.of_image
     channels = (problem.in_channels + problem.out_channels) // problem.groups
-    group = channels * transform_flops(problem, tiling) / transform_rate(problem, tiling, item)
+    group = channels * transform_seconds(problem, tiling, item)
     group += product_flops(problem, tiling) / PRODUCT_RATES[item]
-    group += 2 * channels * math.prod(tiling.lengths) * tiling.parts * item / COPY_RATE
+    group += channels * math.prod(tiling.lengths) * tiling.parts * COPY_SECONDS
     seconds = transforms * (problem.groups * group + tiling.parts * TILE_SECONDS)
     return seconds + chunks(problem, tiling) * CHUNK_SECONDS
 
