@@ -66,7 +66,8 @@ def unfold(
     Notes
     -----
     Names, order and defaults are those of `torch.nn.functional.unfold`. The columns take kernel_height * kernel_width
-    times the memory of the image: `conv2d` does without them.
+    times the memory of the image: `conv2d` does without them. Columns have the channels first, so there is no `layout`:
+    of an image with the channels last, pass the view ``np.moveaxis(x, -1, 1)``, which costs no more than another input.
 
     References
     ----------

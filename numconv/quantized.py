@@ -30,6 +30,7 @@ def conv_integer(
     *,
     overflow: str | None = None,
     method: str = "auto",
+    layout: str = "NCHW",
     out: Array | None = None,
 ) -> Call:
     """Correlation of quantized bytes: `conv2d` of x - x_zero_point and w - w_zero_point, exact, in int32.
@@ -45,7 +46,7 @@ def conv_integer(
         What stands for 0 in x, within the range of its dtype.
     w_zero_point : int, or array_like of shape (out_channels,)
         The same for w, of all or of each output channel.
-    stride, padding, dilation, groups, method, out
+    stride, padding, dilation, groups, method, layout, out
         As in `conv2d`.
     overflow : {None, "raise", "wrap", "saturate"}
         What becomes of a sum that int32 does not hold, which takes more than 33,000 products. None raises; ONNX wraps.
@@ -100,7 +101,7 @@ def conv_integer(
         x - x_zero if x_zero else x,
         w - w_zero.reshape(-1, *(1,) * (w.ndim - 1)),
         None,
-        options(stride, padding, dilation, groups, "zeros", None, np.int32, 0, overflow),
+        options(stride, padding, dilation, groups, "zeros", None, np.int32, 0, overflow, layout),
         wish(method, None, "expected", False),
         out,
     )

@@ -52,7 +52,7 @@ FLOORS = (
     {"__init__"},
     {"d2l", "functional", "signal", "ndimage", "explain"},
     {"transposed", "gradients", "bias_gradients", "modes", "quantized", "pooling", "patches", "planning"},
-    {"adjoint"},
+    {"adjoint", "pool_windows"},
     {"dialect", "axes"},
     {"plans"},
     {"planner"},

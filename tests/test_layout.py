@@ -166,6 +166,23 @@ def test_gradients_take_and_give_channels_last(rng, options):
     np.testing.assert_array_equal(planned(last(grad, 2)), by_input)
 
 
+@pytest.mark.parametrize(("shape", "dtype"), [
+    ((3, 5, 7, 9), "float32"), ((5, 1, 9, 9), "complex64"), ((2, 20, 150, 130), "float16"), ((2, 4, 0, 3), "int8"),
+    ((2, 3, 9), "uint8"), ((2, 3, 2, 5, 7), "float64"),
+])  # fmt: skip
+def test_gradients_by_the_bias_take_channels_last(rng, shape, dtype):
+    rank = len(shape) - 2
+    grad = (3 * rng.random(shape)).astype(dtype)
+    function = {1: nc.conv1d_bias, 2: nc.conv2d_bias, 3: nc.conv3d_bias}[rank]
+    np.testing.assert_array_equal(function(last(grad, rank), layout="NHWC"), function(grad), strict=True)
+    np.testing.assert_array_equal(function(last(grad, rank)[1], layout="NHWC"), function(grad[1]), strict=True)
+
+
+def test_quantized_bytes_take_channels_last(rng):
+    x, weight = (rng.integers(0, 256, shape).astype(np.uint8) for shape in ((2, 4, 6, 7), (6, 2, 3, 3)))
+    assert_same(nc.conv_integer, 2, x, weight, 7, rng.integers(0, 256, 6), padding=1, stride=2, groups=2)
+
+
 def test_out_and_plans_take_channels_last(rng):
     x, weight = normal(rng, (2, 5, 6, 7), (3, 5, 2, 2))
     expected = nc.conv2d(x, weight)
@@ -210,6 +227,12 @@ def test_mistakes_speak_of_channels_last(options, text):
     x = options.pop("x", np.ones((1, 5, 6, 2), np.float32))
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         nc.conv2d(x, np.ones((4, 2, 3, 3), np.float32), **{"layout": "NHWC", **options})
+
+
+def test_a_gradient_by_the_bias_knows_two_layouts():
+    text = "layout is 'NHC', but it must be 'NCHW' or 'NHWC', where HW stands for all spatial axes [float64 (2, 3, 4)]"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        nc.conv2d_bias(np.ones((2, 3, 4)), layout="NHC")
 
 
 def test_the_layout_is_a_word():

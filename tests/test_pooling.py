@@ -172,7 +172,30 @@ def test_names_order_and_defaults_are_torchs(rank):
     mean = {**shared, "ceil_mode": False, "count_include_pad": True, **({"divisor_override": None} if rank > 1 else {})}
     for function, names in ((MAX[rank], maximum), (AVG[rank], mean)):
         parameters = inspect.signature(function).parameters
-        assert [(name, p.default) for name, p in parameters.items()] == list(names.items())
+        by_place = {name: p.default for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY}
+        assert list(by_place.items()) == list(names.items())
+
+
+@settings(max_examples=60)
+@given(calls(dilated=True), st.sampled_from(["float32", "bool"]))
+def test_channels_last_are_pooled_where_they_lie_with_the_same_bits(call, dtype):
+    x, options, rank = call
+    x = with_nan(x, dtype)
+    last = np.ascontiguousarray(np.moveaxis(x, -rank - 1, -1))
+    turned = lambda array: np.moveaxis(array, -1, -rank - 1)  # noqa: E731
+    results = MAX[rank](last, **options, return_indices=True, layout="NHWC")
+    for ours, theirs in zip(results, MAX[rank](x, **options, return_indices=True), strict=True):
+        assert ours.flags.c_contiguous
+        np.testing.assert_array_equal(turned(ours), theirs)
+    np.testing.assert_array_equal(MAX[rank](last, **options, layout="NHWC"), results[0])
+    del options["dilation"]
+    options["padding"] = tuple(min(p, k // 2) for p, k in zip(options["padding"], options["kernel_size"], strict=True))
+    assume(all(n + 2 * p >= k for n, p, k in
+               zip(x.shape[-rank:], options["padding"], options["kernel_size"], strict=True)))  # fmt: skip
+    for include in (True, False):
+        expected = AVG[rank](x, **options, count_include_pad=include)
+        result = AVG[rank](last, **options, count_include_pad=include, layout="NHWC")
+        np.testing.assert_array_equal(turned(result), expected, strict=True)
 
 
 @settings(max_examples=200)
@@ -263,6 +286,23 @@ BOTH = [
             (7, 1),
         ),
         error(TypeError, "ceil_mode is 1, but it takes True or False", pool, X, 2, ceil_mode=1),
+        error(
+            ValueError,
+            "the input has 2 axes, but it takes (height, width, channels) or (batch, height, width, channels): add the"
+            " missing axes with x[None] [float32 5x6]",
+            pool,
+            X[0, 0],
+            2,
+            layout="NHWC",
+        ),
+        error(
+            ValueError,
+            "layout is 'NHC', but it must be 'NCHW' or 'NHWC', where HW stands for all spatial axes [float32 1x2x5x6]",
+            pool,
+            X,
+            2,
+            layout="NHC",
+        ),
     )
 ]
 ONE = [

@@ -2,7 +2,8 @@
 
 The idea: an output row is combined with one input row after another, and in each with one window column after another,
 so every element meets its window in row-major order, whatever the threads. Padding is never read: of each window
-column, only those output columns take part that meet the input.
+column, only those output columns take part that meet the input. With the channels last, a row's pixels are so many
+channels each: the same row, where the stride is one, and else a run of channels after another.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from ..method import Array
 
 
 class Pool(NamedTuple):
-    """The integers of a launch; axes are padded to three on the left. mean and located are flags."""
+    """The integers of a launch; axes are padded to three on the left. channels: those of a pixel, one where each has
+    planes of its own. mean and located are flags.
+    """
 
     kernel_d: int
     kernel_h: int
@@ -31,6 +34,7 @@ class Pool(NamedTuple):
     dilation_d: int
     dilation_h: int
     dilation_w: int
+    channels: int
     mean: int
     located: int
     shares: int
@@ -49,9 +53,9 @@ def pool(
     interior: Array,
     integers: Array,
 ) -> None:
-    """Out (planes, od, oh, ow) from x (planes, d, h, w), every row a task.
+    """Out (planes, od, oh, ow * channels) from x (planes, d, h, w * channels), every row a task.
 
-    Places (planes, od, oh, ow), where located: the index in its plane of each maximum. Start (1,): what no element
+    Places, of out's shape, where located: the index in its channel's plane of each maximum. Start (1,): what no element
     leaves. Counts, of each axis by output index: the factors of what a sum is divided by. Interior (kw, 2): the output
     columns, from the first to the end, at which a window column meets the input.
     """
@@ -85,6 +89,10 @@ def pool_rows(
 ) -> None:
     """The rows of one share."""
     pool = Pool(*to_fields(integers, POOL_FIELDS))
+    channels = pool.channels
+    width = x.shape[3] // max(1, channels)
+    whole = channels == 1 or (pool.stride_w == 1 and not pool.located)
+    step = pool.stride_w if whole else 1
     for task in range(first, end):
         block, oh = divmod(task, out.shape[2])
         plane, od = divmod(block, out.shape[1])
@@ -102,18 +110,34 @@ def pool_rows(
                     low, high = interior[kw]
                     if low < high:
                         column = low * pool.stride_w + kw * pool.dilation_w - pool.before_w
-                        source, target = x[plane, d, h, column:], row[low:high]
-                        if pool.mean:
-                            add(target, source, pool.stride_w)
-                        elif pool.located:
-                            place = places[plane, od, oh, low:high]
-                            locate(target, place, source, pool.stride_w, (d * x.shape[2] + h) * x.shape[3] + column)
-                        else:
-                            raise_to(target, source, pool.stride_w)
+                        source, target = x[plane, d, h, column * channels :], row[low * channels : high * channels]
+                        for begin in range(0, len(target), len(target) if whole else channels):
+                            run = slice(begin, len(target) if whole else begin + channels)
+                            met = source[begin * pool.stride_w :]
+                            if pool.mean:
+                                add(target[run], met, step)
+                            elif pool.located:
+                                place = places[plane, od, oh, low * channels : high * channels]
+                                index = (d * x.shape[2] + h) * width + column + begin // channels * pool.stride_w
+                                locate(target[run], place[run], met, step, index, step if channels == 1 else 0)
+                            else:
+                                raise_to(target[run], met, step)
         if pool.mean:
-            depth, height, width = counts
-            for ow in range(len(row)):
-                row[ow] /= out.dtype.type(depth[od] * height[oh] * width[ow])
+            divide(row, channels, counts, od, oh)
+
+
+@njit()
+def divide(row: Array, channels: int, counts: tuple[Array, ...], od: int, oh: int) -> None:
+    """A row of sums by what each pixel counts."""
+    depth, height, width = counts
+    if channels == 1:
+        for ow in range(len(row)):
+            row[ow] /= row.dtype.type(depth[od] * height[oh] * width[ow])
+        return
+    for ow in range(len(width)):
+        pixel, count = row[ow * channels : (ow + 1) * channels], row.dtype.type(depth[od] * height[oh] * width[ow])
+        for channel in range(channels):
+            pixel[channel] /= count
 
 
 @njit()
@@ -151,13 +175,13 @@ def greater(old: float, new: float) -> float:
 
 
 @njit()
-def locate(target: Array, place: Array, source: Array, step: int, index: int) -> None:
+def locate(target: Array, place: Array, source: Array, step: int, index: int, hop: int) -> None:
     """raise_to, with the place of each maximum: the first of equals, the last of NaN; -1 as long as there is none.
 
-    source[0] is at `index`.
+    source[j * step] is at index + j * hop.
     """
     for j in range(len(target)):
         value = source[np.uintp(step * j)]
         if value > target[j] or value != value or place[j] < 0:
             target[j] = value
-            place[j] = index + step * j
+            place[j] = index + hop * j
