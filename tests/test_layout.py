@@ -84,6 +84,17 @@ def test_the_bits_are_those_of_nchw(case, method):
     assert_same(FUNCTIONS[case.rank], case.rank, x.reshape(case.x_shape), weight, bias, **case.options, method=method)
 
 
+@pytest.mark.parametrize(("case", "method"), [
+    (SQUARES[1], "winograd"), (CASES["groups"], "winograd"), (CASES["relu"], "winograd2"),
+])  # fmt: skip
+def test_transforms_have_the_bits_of_nchw(case, method):
+    x, weight, bias = arrays(case.problem())
+    assert_same(nc.conv2d, 2, x, weight, bias, **case.options, method=method)
+    # What meets an inf is added up again.
+    x[-1, 1, 3, 4] = np.inf
+    assert_same(nc.conv2d, 2, x, weight, bias, **case.options, method=method)
+
+
 @pytest.mark.parametrize("case", DEPTHWISE, ids=lambda case: case.name)
 def test_depthwise_layers_have_the_bits_of_nchw(case):
     x, weight, bias = arrays(case.problem())

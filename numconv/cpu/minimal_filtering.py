@@ -87,8 +87,6 @@ class MinimalFiltering:
             return "its transforms are of kernels of 3x3 taps in the last two axes"
         if problem.stride[-2:] != (1, 1) or problem.dilation[-2:] != (1, 1):
             return "its tiles have a stride and a dilation of 1 in the last two axes"
-        if problem.layout != "NCHW":
-            return f"the layout is {problem.layout}, but it writes rows of one channel, as NCHW has them"
         if not total_planes(problem):
             return "there are no input channels to transform"
         return no_room(problem, machine, self.scratch_bytes(problem, machine), "blocks")
@@ -187,6 +185,7 @@ def _squares(problem: Problem, machine: Machine, outputs: int, choice: Choice) -
         tile_step=total_planes(problem) * places + lanes,
         sum_step=UNIT * places + lanes,
         buffer=2 * outputs * extent * lanes,
+        together=1 if problem.layout == "NCHW" else UNIT,
     )
 
 
@@ -218,7 +217,11 @@ def _elements(problem: Problem, machine: Machine, outputs: int, choice: Choice) 
     geometry, _ = _window(problem, machine, outputs, choice)
     # The last vectors of tiles read what lies behind the window: rows of tiles that are none, and columns.
     beyond = squares.rows * outputs * geometry.pitch + 2 * outputs * lanes
-    size = COUNTER + squares.places * (1 + outputs**2) + squares.extent**2 * (squares.tile_step + squares.sum_step)
+    size = (
+        COUNTER
+        + squares.places * (1 + squares.together * outputs**2)
+        + squares.extent**2 * (squares.tile_step + squares.sum_step)
+    )
     size += squares.buffer + geometry.planes * geometry.plane_size + beyond
     return -(-size // CACHE_LINE) * CACHE_LINE
 
@@ -270,5 +273,9 @@ def _task_cycles(problem: Problem, machine: Machine, outputs: int, choice: Choic
     wide, single = divmod(vectors, WIDTH)
     a_unit = wide * (WIDTH * UNIT * planes + TILE_START) + single * ((UNIT + 2) * planes + TILE_START)
     adding = squares.extent**2 * -(-channels // UNIT) * a_unit
-    storing = channels * (vectors * OUTPUT_CYCLES[outputs] + rows * (20 + 6 * columns // lanes))
+    storing = channels * vectors * OUTPUT_CYCLES[outputs]
+    if problem.layout == "NCHW":
+        storing += channels * rows * (20 + 6 * columns // lanes)
+    else:
+        storing += -(-channels // UNIT) * rows * -(-columns // lanes) * 12 * lanes
     return copying + planes * strips * INPUT_CYCLES[outputs] + adding + storing

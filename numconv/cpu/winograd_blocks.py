@@ -10,8 +10,8 @@ from numba import prange
 from ..jit import njit, to_fields
 from ..method import Array
 from .blocks import COUNTER, Blocks, locate, open_shares, take
-from .pixel_tiles import CHANNELS, FEW_CHANNELS, VECTORS
-from .simd.copies import copy_finish
+from .pixel_tiles import CHANNELS, FEW_CHANNELS, PER_ROW, VECTORS
+from .simd.copies import copy_finish, transpose_finish
 from .simd.ir import vector_lanes
 from .simd.tiles import call_tile
 from .simd.winograd import call_transform
@@ -24,6 +24,7 @@ class Squares(NamedTuple):
     outputs: of a tile, in each direction, and extent: of its transform. columns: tiles in a row of a block; pitch: from
     one row of tiles to the next among transformed ones, and rows: of tiles in one vector. places: for transformed tiles
     of a plane. tile_step and sum_step: from one element of the transforms to the next. buffer: of an input transform.
+    together: output channels that are stored together, one, or, where they lie last, a unit.
     """
 
     outputs: int
@@ -35,6 +36,7 @@ class Squares(NamedTuple):
     tile_step: int
     sum_step: int
     buffer: int
+    together: int
 
 
 WINDOW_FIELDS, BLOCKS_FIELDS, SQUARES_FIELDS = len(Window._fields), len(Blocks._fields), len(Squares._fields)
@@ -124,7 +126,8 @@ def correlate_block(
     elements = squares.extent * squares.extent
     checks, rest = scratch[:places], scratch[places:]
     buffer, rest = rest[: squares.buffer], rest[squares.buffer :]
-    results, rest = rest[: outputs * outputs * places], rest[outputs * outputs * places :]
+    apart = outputs * outputs * places
+    results, rest = rest[: squares.together * apart], rest[squares.together * apart :]
     size = elements * squares.sum_step
     sums, rest = rest[:size], rest[size:]
     size = elements * squares.tile_step
@@ -139,11 +142,15 @@ def correlate_block(
         place = (channel + first) * elements * window.total_planes
         multiply(weight[place:], channels, tiles, sums, count, tables, window, squares)
         for co in range(channels):
+            into = results[co % squares.together * apart :]
             call_transform(
                 tables.tiles[OUTPUT_TRANSFORM],
-                (sums[co * places :], squares.sum_step, checks, results, outputs * places, count),
+                (sums[co * places :], squares.sum_step, checks, into, outputs * places, count),
             )
-            store(out[first + co], results, bias[channel + first + co], oh, ow, window, blocks, squares)
+            if (co + 1) % squares.together == 0 or co + 1 == channels:
+                begin = first + co - co % squares.together
+                target, shifts = out[begin : first + co + 1], bias[channel + begin :]
+                store(target, results, apart, shifts, oh, ow, window, blocks, squares)
     for row in range(rows):
         for column in range(squares.columns):
             check = checks[row * squares.pitch + column]
@@ -231,15 +238,31 @@ def multiply(
 
 @njit()
 def store(
-    out: Array, results: Array, bias: float, oh: int, ow: int, window: Window, blocks: Blocks, squares: Squares
+    out: Array,
+    results: Array,
+    apart: int,
+    bias: Array,
+    oh: int,
+    ow: int,
+    window: Window,
+    blocks: Blocks,
+    squares: Squares,
 ) -> None:
-    """out[oh:, ow:] = one channel's results, with bias and activation."""
-    outputs = squares.outputs
-    columns, rows = min(window.block_columns, out.shape[1] - ow), min(window.block_rows, out.shape[0] - oh)
+    """out[co, oh:, ow:] = the results of one channel, or of several that lie so far apart, transposed for channels
+    last; with bias and activation.
+    """
+    outputs, lanes = squares.outputs, vector_lanes(out)
+    columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
     for row in range(rows):
         tile, inside = divmod(row, outputs)
         source = results[(inside * squares.places + tile * squares.pitch) * outputs :]
-        copy_finish(source, out[oh + row, ow:], columns, bias, blocks.relu)
+        if squares.together == 1:
+            copy_finish(source, out[0, oh + row, ow:], columns, bias[0], blocks.relu)
+            continue
+        pixel = out.strides[2] // out.itemsize
+        for j in range(0, columns, lanes):
+            place, pixels = out[0, oh + row, ow + j :], min(lanes, columns - j)
+            transpose_finish(PER_ROW, source[j:], apart, place, pixel, len(out), pixels, bias, blocks.relu)
 
 
 @njit(parallel=True)
