@@ -6,6 +6,7 @@ activation included. A single phase writes to the output; of several, each goes 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -28,6 +29,10 @@ class Phased:
         self.REPRODUCIBLE = all(method.REPRODUCIBLE for method in methods)
         self.NEEDS_RTOL = any(method.NEEDS_RTOL for method in methods)
         self._serves = tuple(zip(summing(problem), methods, strict=True))
+        # A method takes up to 50 us to find its scratch, and every run asks for that of each phase.
+        self._scratch = functools.cache(
+            lambda machine: tuple(method.scratch_bytes(phase.problem, machine) for phase, method in self._serves)
+        )
 
     def why_not(self, problem: Problem, machine: Machine) -> str | None:
         return next(filter(None, (method.why_not(phase.problem, machine) for phase, method in self._serves)), None)
@@ -54,7 +59,7 @@ class Phased:
         return Work(flops, flops / busy if flops else 1.0, max(moved, problem.bytes), overhead, prepare_bytes)
 
     def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
-        return sum(_layout(problem, self._serves, machine))
+        return sum(_layout(problem, self._scratch(machine)))
 
     def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> tuple[Any, ...]:
         """What each method prepares, and behind it the bias, (output channels, 1...), for what no method adds it to."""
@@ -77,8 +82,8 @@ class Phased:
         stream: object = None,
     ) -> None:
         ready = iter(prepared[:-1])
-        methods = iter(self.methods)
-        method_bytes, phase_bytes, _ = _layout(problem, self._serves, machine)
+        methods, sizes = iter(self.methods), iter(self._scratch(machine))
+        method_bytes, phase_bytes, _ = _layout(problem, self._scratch(machine))
         room, aside = scratch[method_bytes : method_bytes + phase_bytes], scratch[method_bytes + phase_bytes :]
         bias, folds = prepared[-1], has_fold(problem)
         for box in boxes(problem):
@@ -89,7 +94,7 @@ class Phased:
                     target[...] = 0 if folds else _finished(bias, problem)
                     continue
                 method, weights = next(methods), next(ready)
-                images, space = phase.problem.batch, scratch[: method.scratch_bytes(phase.problem, machine)]
+                images, space = phase.problem.batch, scratch[: next(sizes)]
                 direct = is_whole(phase, box.shape)
                 for n in range(0, problem.batch, max(1, images)):
                     part = target[n : n + images]
@@ -135,9 +140,9 @@ def _out_bytes(problem: Problem) -> int:
     return math.prod(problem.out_shape) * problem.accumulator.itemsize
 
 
-def _layout(problem: Problem, serves: tuple[tuple[Phase, Method], ...], machine: Machine) -> tuple[int, int, int]:
+def _layout(problem: Problem, sizes: tuple[int, ...]) -> tuple[int, int, int]:
     """Bytes of scratch: of the method that takes most, of the largest phase, of the largest box beside the middle."""
-    methods = max((method.scratch_bytes(phase.problem, machine) for phase, method in serves), default=0)
+    methods = max(sizes, default=0)
     found = boxes(problem)
     phases = max(
         (
