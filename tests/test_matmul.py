@@ -8,7 +8,7 @@ import pytest
 import numconv as nc
 from numconv.cpu import blas, matmul
 from numconv.machine import machine
-from numconv.testing import EDGES, arrays, assert_matches
+from numconv.testing import EDGES, Case, arrays, assert_matches
 from numconv.validate import describe
 
 ONE_BY_ONE = [case for case in EDGES if matmul.why_not(case.problem(), machine(1)) is None]
@@ -58,6 +58,45 @@ def test_cuts_ascend_from_the_first_to_the_last(length, parts):
     cuts = [matmul.cut(length, parts, part) for part in range(parts + 1)]
     assert cuts == sorted(cuts)
     assert (cuts[0], cuts[-1]) == (0, length)
+
+
+# The gradient of a 1x1 layer by its weights: images in the place of channels, the kernel spans the maps.
+SPANNED = [
+    Case("signals", (2, 5, 3, 4), (6, 5, 1, 4), bias=True),
+    Case("groups", (2, 6, 7, 3, 5), (4, 3, 1, 3, 5), {"groups": 2, "stride": (1, 2, 1), "activation": "relu"}),
+    Case("one term", (1, 1, 40, 3, 2), (35, 1, 1, 3, 2)),
+    Case("an axis of one", (1, 2, 1, 3), (3, 2, 1, 3)),
+]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("case", SPANNED, ids=lambda case: case.name)
+def test_a_kernel_that_spans_the_last_axes_is_a_sum_of_products(monkeypatch, case, threads):
+    problem = case.problem()
+    data = arrays(problem)
+    assert matmul.why_not(problem, machine(threads)) is None
+    result = run(problem, *data, threads=threads)
+    assert_matches(problem, result, matmul.error_bound(problem), *data)
+    monkeypatch.setattr(matmul, "find_blas", lambda: None)
+    matmul._launch.cache_clear()
+    assert_matches(problem, run(problem, *data, threads=threads), matmul.error_bound(problem), *data)
+    matmul._launch.cache_clear()
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_gradient_of_a_1x1_layer_by_its_weights_is_a_product_without_a_copy_of_the_input(monkeypatch, rng, layout):
+    x, grad = rng.standard_normal((2, 48, 9, 9)), rng.standard_normal((2, 32, 9, 9))
+    expected = sum(g.reshape(32, -1) @ image.reshape(48, -1).T for image, g in zip(x, grad, strict=True))
+    if layout == "NHWC":
+        x, grad = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in (x, grad))
+    assert nc.explain(nc.conv2d_weight, x, (32, 48, 1, 1), grad, layout=layout).chosen == "matmul"
+    gradient = nc.conv2d_weight(x, (32, 48, 1, 1), grad, layout=layout)
+    np.testing.assert_allclose(gradient[:, :, 0, 0], expected, rtol=1e-12, atol=1e-12)
+    seen = []
+    if blas.find_blas() is not None:
+        monkeypatch.setattr(matmul, "multiply", lambda weight, columns, *rest: seen.append(columns))
+        nc.conv2d_weight(x, (32, 48, 1, 1), grad, layout=layout)
+        assert np.shares_memory(seen[0], x)
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])

@@ -3,6 +3,9 @@
 The idea: with a kernel of one tap, each output pixel is weight @ (the input's channels at that pixel) [1]_, so an
 image is one product of (out_channels, in_channels) by (in_channels, pixels), on views: nothing is copied or packed.
 
+A kernel that spans the last axes of the input, and has one tap on the others, is a product for each input channel,
+added up: what the gradient of a 1x1 layer by its weights is, images in the place of channels.
+
 It wins on 1x1 layers of many channels, where a BLAS runs near the peak. It leaves the one order of summation to the
 BLAS, so `reproducible=True` excludes it, and integers never go through it.
 
@@ -28,6 +31,7 @@ from ..method import Array, Work
 from ..problem import Problem
 from .blas import find_blas, held, hold, matmul_loop, release
 from .blocks import even_shares
+from .operands import no_room
 from .simd.native import call_loop
 
 NAME = "matmul"
@@ -47,7 +51,9 @@ JOB = 16
 
 
 class Prepared(NamedTuple):
-    """weight: (groups, output channels per group, input channels per group); bias: (out_channels,), empty for none."""
+    """weight: (groups, terms, output channels per group, depth), what is summed in a product and the products that are
+    added up; bias: (out_channels,), empty for none.
+    """
 
     weight: Array
     bias: Array
@@ -73,26 +79,49 @@ error_bound, expected_error = any_order_bound, any_order_expected
 
 
 def why_not(problem: Problem, machine: Machine) -> str | None:
-    if math.prod(problem.kernel) != 1:
+    kept = _kept(problem)
+    if math.prod(problem.kernel[:kept]) != 1:
         return f"the kernel has {math.prod(problem.kernel)} taps, but a matrix product takes 1x1"
-    if any(step != 1 for step in problem.stride) or any(map(any, problem.padding)):
+    if any(step != 1 for step in problem.stride[:kept]) or any(map(any, problem.padding)):
         return "stride and padding would need a copy of the input: a matrix product takes neither"
     if problem.accumulator.char not in DTYPES:
         return f"{problem.accumulator.name} sums must be exact, but a BLAS takes floating-point numbers"
     if problem.x_dtype not in (problem.accumulator, np.float16):
         return f"the input is {problem.x_dtype.name}, and a BLAS would need a copy of it in {problem.accumulator.name}"
-    return None
+    return no_room(problem, machine, scratch_bytes(problem, machine), "parts")
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept(problem: Problem) -> int:
+    """The first axes, one at least, that keep their pixels; the kernel spans the others, and sums them up."""
+    axes = list(zip(problem.kernel, problem.spatial, problem.padding, problem.dilation, strict=True))
+    while problem.taps and len(axes) > 1 and axes[-1][0] == axes[-1][1] > 1 and axes[-1][2:] == ((0, 0), 1):
+        axes.pop()
+    return len(axes)
+
+
+def _products(problem: Problem) -> tuple[int, int]:
+    """(terms, depth): the products that are added up, and what each sums. What a kernel spans of one input channel lies
+    together, but not with that of the next.
+    """
+    if _kept(problem) == problem.rank:
+        return 1, problem.taps
+    return problem.in_channels // problem.groups, math.prod(problem.kernel)
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    depth, (height, width), parts = problem.taps, *_parts(problem, machine.threads)
+    (terms, depth), ((height, width), parts) = _products(problem), _parts(problem, machine.threads)
     tasks = problem.batch * problem.groups * parts
     # The busiest thread, if all parts were as large as the largest.
-    products = machine.threads * -(-tasks // machine.threads) * depth * height * width
-    full = _fullness(depth, height, width, HALF_COLUMNS[problem.layout])
+    products = machine.threads * -(-tasks // machine.threads) * problem.taps * height * width
+    # What is spanned comes with its columns apart, as channels last do.
+    half = HALF_COLUMNS[problem.layout if _kept(problem) == problem.rank else "NHWC"]
+    full = _fullness(depth, height, width, half)
     share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY) * full
     flops = products * (8 if problem.accumulator.kind == "c" else 2)
-    return Work(flops, share * machine.flop_rate(problem.accumulator), problem.bytes, machine.launch, 0.0)
+    # Further terms go through scratch.
+    moved = problem.bytes + 3 * (terms - 1) * math.prod(problem.out_shape) * problem.accumulator.itemsize
+    return Work(flops, share * machine.flop_rate(problem.accumulator), moved, machine.launch, 0.0)
 
 
 def _parts(problem: Problem, threads: int) -> tuple[tuple[int, int], int]:
@@ -111,13 +140,18 @@ def _fullness(depth: int, height: int, width: int, half_width: int) -> float:
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
-    return machine.threads * JOB * 8
+    return machine.threads * (JOB * 8 + _room(problem, machine.threads) * problem.accumulator.itemsize)
+
+
+def _room(problem: Problem, threads: int) -> int:
+    """Elements of a part, where there are further terms to add."""
+    return math.prod(_parts(problem, threads)[0]) if _products(problem)[0] > 1 else 0
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
-    packed = weight.astype(problem.accumulator, order="C", copy=False)
+    rows = weight.reshape(problem.groups, problem.out_channels // problem.groups, *_products(problem))
     return Prepared(
-        packed.reshape(problem.groups, problem.out_channels // problem.groups, problem.taps),
+        rows.swapaxes(1, 2).astype(problem.accumulator, order="C", copy=False),
         np.empty(0, problem.accumulator) if bias is None else np.ascontiguousarray(bias, problem.accumulator),
     )
 
@@ -134,14 +168,21 @@ def run(
     if not out.size:
         return
     weight, bias = prepared
-    groups, pixels = problem.groups, problem.pixels
-    columns = x.reshape(problem.batch, groups, problem.taps, pixels)
+    groups, pixels, (terms, depth) = problem.groups, problem.pixels, _products(problem)
+    if _kept(problem) == problem.rank:
+        columns = x.reshape(problem.batch, groups, terms, depth, pixels)
+    else:
+        columns = x.reshape(problem.batch, groups, terms, pixels, depth).swapaxes(3, 4)
     result = out.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
     launch = _launch(problem, machine.threads)
     if launch is not None and problem.taps:
-        multiply(weight, columns, result, bias, scratch, held(), launch)
+        jobs = machine.threads * JOB * 8
+        room = scratch[jobs:].view(problem.accumulator).reshape(machine.threads, -1)
+        multiply(weight, columns, result, bias, scratch[:jobs], room, held(), launch)
         return
-    np.matmul(weight, columns, out=result)
+    np.matmul(weight[:, 0], columns[:, :, 0], out=result)
+    for term in range(1, terms):
+        result += weight[:, term] @ columns[:, :, term]
     if problem.has_bias:
         result += bias.reshape(groups, -1, 1)
     if problem.activation == "relu":
@@ -189,8 +230,12 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
 
 
 @njit(parallel=True)
-def multiply(weight: Array, x: Array, out: Array, bias: Array, scratch: Array, state: Array, integers: Array) -> None:
-    """Out (n, groups, co, pixels) = weight (groups, co, ci) @ x (n, groups, ci, pixels), by np.matmul's loop."""
+def multiply(
+    weight: Array, x: Array, out: Array, bias: Array, scratch: Array, room: Array, state: Array, integers: Array
+) -> None:
+    """Out (n, groups, co, pixels) = the sum over terms of weight (groups, terms, co, depth) @ x (n, groups, terms,
+    depth, pixels), by np.matmul's loop; a thread has room for a part of further terms.
+    """
     launch = Launch(*to_fields(integers, LAUNCH_FIELDS))
     groups = x.shape[1]
     parts = launch.rows * launch.columns
@@ -205,7 +250,12 @@ def multiply(weight: Array, x: Array, out: Array, bias: Array, scratch: Array, s
             top, bottom = cut(out.shape[2], launch.rows, row), cut(out.shape[2], launch.rows, row + 1)
             left, right = cut(out.shape[3], launch.columns, column), cut(out.shape[3], launch.columns, column + 1)
             target = out[n, group, top:bottom, left:right]
-            multiply_part(launch.loop, weight[group, top:bottom], x[n, group, :, left:right], target, jobs[share])
+            rows, columns = weight[group, :, top:bottom], x[n, group, :, :, left:right]
+            multiply_part(launch.loop, rows[0], columns[0], target, jobs[share])
+            for term in range(1, len(rows)):
+                more = room[share, : target.size].reshape(target.shape)
+                multiply_part(launch.loop, rows[term], columns[term], more, jobs[share])
+                add(target, more)
             if launch.bias or launch.relu:
                 finish(target, bias[group * out.shape[2] + top :], launch)
     release(launch, state)
@@ -232,6 +282,13 @@ def multiply_part(loop: int, weight: Array, x: Array, out: Array, job: Array) ->
     job[14], job[15] = out.strides
     start = job.ctypes.data
     call_loop(loop, start, start + 3 * 8, start + 7 * 8)
+
+
+@njit()
+def add(out: Array, more: Array) -> None:
+    for row in range(len(out)):
+        for j in range(out.shape[1]):
+            out[row, j] += more[row, j]
 
 
 @njit()
