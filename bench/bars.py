@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy.signal
 from rich.table import Table
 from scipy.signal import correlate, fftconvolve, oaconvolve
 
 import numconv as nc
-from numconv import peaks
+from numconv import ndimage, peaks, signal
 from numconv.cli import timing
 from numconv.cli.console import console
 from numconv.cli.contenders import bare_product, check, padded, planned
@@ -37,6 +38,9 @@ STAGES = (
 )
 LOOPS = CASES["3x3 64 at 56"]
 LARGE_KERNELS = (31, 63)
+SQUARES = tuple(case for case in RESNET50 if case.name.startswith("3x3"))
+PHOTOGRAPH, FILTERS = (2048, 2048), (5, 15)
+SAMPLES, TAPS = 480_000, 48_000
 
 
 class Bar(NamedTuple):
@@ -62,7 +66,7 @@ def main() -> int:
         table.add_column(head, justify="right" if head in ("figure", "limit") else "left")
     missed = 0
     with screen.status("measuring") as status:
-        for measure in (products, tiny, alternation, loops, transforms):
+        for measure in (products, tiny, alternation, loops, transforms, adjoints, scipys_names, long_filter):
             for bar in measure(rounds):
                 status.update(f"{bar.promise}: {bar.layer}")
                 missed += not bar.holds
@@ -184,6 +188,73 @@ def transforms(rounds: int) -> Iterator[Bar]:
         for name, least in ((direct.method, 1.5), ("fftconvolve", 2), ("oaconvolve", 2)):
             ratio = statistics.median(times[name] / times["auto"] for times in found)
             yield Bar(f"{layer.method} / {name}, in speed", case.name, f"{ratio:.2f}", f"{least}", ratio >= least)
+
+
+def at_least(promise: str, layer: str, found: list[dict[str, float]], name: str, base: str, ratio: float) -> Bar:
+    """At least `ratio` times the base's speed, within each round."""
+    speed = statistics.median(times[base] / times[name] for times in found)
+    return Bar(promise, layer, f"{speed:.2f}", f"{ratio}", speed >= ratio)
+
+
+def adjoints(rounds: int) -> Iterator[Bar]:
+    """Transposed correlations and gradients, which have the forward's operations, against it: plans that fill `out`,
+    and calls of the gradient by the weights, whose kernel is another each time.
+    """
+    for case, stride in itertools.product(SQUARES, (1, 2)):
+        x, weight, _ = arrays(case.problem())
+        options = {"padding": 1, "stride": stride}
+        forward = nc.plan(x.shape, weight, **options)
+        y = forward(x)
+        backward = nc.plan(y.shape, weight, op="input", size=x.shape, **options)
+        runs: dict[str, Callable[[], np.ndarray]] = {
+            "forward": functools.partial(forward, x, out=np.empty_like(y)),
+            "by input": functools.partial(backward, y, out=np.empty_like(x)),
+            "conv2d": functools.partial(nc.conv2d, x, weight, **options),
+            "by weight": functools.partial(nc.conv2d_weight, x, weight.shape, y, **options),
+        }
+        # <conv2d(x, w), y> = <x, its adjoint of y>, and the same by the weights.
+        whole = np.vdot(y, y)
+        assert np.allclose([np.vdot(x, runs["by input"]()), np.vdot(weight, runs["by weight"]())], whole, rtol=1e-3)
+        found, layer = list(timing.rounds(runs, rounds)), f"{case.name} stride {stride}"
+        yield at_least("transposed / forward, in speed", layer, found, "by input", "forward", 0.8)
+        if stride == 1:
+            yield at_least("conv2d_weight / conv2d, in speed", layer, found, "by weight", "conv2d", 0.8)
+
+
+def scipys_names(rounds: int) -> Iterator[Bar]:
+    """The dialects of scipy on an image in float32, against `conv2d` on the same Problem."""
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal(PHOTOGRAPH, np.float32)
+    for size in FILTERS:
+        kernel = rng.standard_normal((size, size), np.float32)
+        x, weight = image[None, None], kernel[None, None]
+        runs: dict[str, Callable[[], np.ndarray]] = {
+            "valid": functools.partial(nc.conv2d, x, weight),
+            "correlate2d": functools.partial(signal.correlate2d, image, kernel, "valid"),
+            "same": functools.partial(nc.conv2d, x, weight, padding=size // 2),
+            "ndimage": functools.partial(ndimage.correlate, image, kernel, mode="constant", accumulator=np.float32),
+        }
+        for name, base in (("correlate2d", "valid"), ("ndimage", "same")):
+            assert np.allclose(runs[name](), runs[base]()[0, 0], atol=1e-3)
+        found, layer = list(timing.rounds(runs, rounds)), f"{size}x{size} on 2048x2048"
+        yield at_least("signal.correlate2d / conv2d, in speed", layer, found, "correlate2d", "valid", 0.8)
+        yield at_least("ndimage.correlate / conv2d, in speed", layer, found, "ndimage", "same", 0.8)
+
+
+def long_filter(rounds: int) -> Iterator[Bar]:
+    """A filter of so many taps along a signal, as a room's echo is, against scipy's function of that name."""
+    rng = np.random.default_rng(0)
+    for dtype, name in itertools.product((np.float32, np.float64), ("correlate", "oaconvolve")):
+        samples, taps = rng.standard_normal(SAMPLES).astype(dtype), rng.standard_normal(TAPS).astype(dtype)
+        runs = {
+            "ours": functools.partial(getattr(signal, name), samples, taps, "same"),
+            "scipy": functools.partial(getattr(scipy.signal, name), samples, taps, "same"),
+        }
+        assert np.allclose(runs["ours"](), runs["scipy"](), atol=1e-2)
+        layer = f"{TAPS:,} taps on {SAMPLES:,} {dtype.__name__}"
+        yield at_least(
+            f"signal.{name} / scipy's, in speed", layer, list(timing.rounds(runs, rounds)), "ours", "scipy", 1
+        )
 
 
 if __name__ == "__main__":
