@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from .dialect import boolean, convolution, operand
+from .dialect import boolean, conjugated, convolution, operand
 from .method import Array
 from .planner import Call, Options, Wish
 from .plans import Plan, check_out
 from .problem import Problem, cross, shapes
-from .validate import AXES, as_array, canonical, describe, padding_pairs, per_axis, refuse, with_batch
+from .validate import AXES, canonical, describe, padding_pairs, per_axis, refuse, with_batch
 
 
 def transposed(
@@ -69,20 +69,23 @@ def by_weight(
     grad: Any,
     options: Options,
     wish: Wish,
-    out: Array | None = None,
+    out: Any = None,
     conjugate: bool = False,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The Call of the gradient by the weights, which have that size."""
-    x, grad = as_array("input", input), as_array("grad_output", grad)
+    x, grad = operand("input", input), operand("grad_output", grad)
     size = as_size("weight_size", size)
     found, exact = _by_weight(rank, x.shape, size, grad.shape, x.dtype, grad.dtype, options)
     kernel = _channels_first(grad, rank, options).swapaxes(0, 1)
     inside = _inside(x, rank, size, options, boolean("conjugate", conjugate))
     trim = tuple(slice(side) for side in size[2:])
     if _as_batch(rank, size):
-        call = convolution(rank, inside, kernel, None, found, wish, out)
+        call = convolution(rank, inside, kernel, None, found, wish, out, device=device, stream=stream)
         return call._replace(view=functools.partial(_exchange_and_trim, trim=trim))
-    call = convolution(rank + 1, inside, kernel[:, :, None], None, found, wish, out)
+    kernel = kernel[:, :, None]
+    call = convolution(rank + 1, inside, kernel, None, found, wish, out, device=device, stream=stream)
     return call._replace(shape=_no_batch, view=None if exact else functools.partial(_trim, trim=trim))
 
 
@@ -94,27 +97,30 @@ class WeightPlan(Plan):
         rank: int,
         x: Array,
         size: tuple[int, ...],
-        grad: Array,
+        grad: Any,
         options: Options,
         wish: Wish,
         conjugate: bool = False,
+        device: str | None = None,
     ) -> None:
         # A stand-in for the inputs to come takes no memory, but its conjugate would.
-        call = by_weight(rank, x, size, grad, options, wish)
+        call = by_weight(rank, x, size, grad, options, wish, device=device)
         super().__init__(call)
         self._shape = x.shape
         self._inside = functools.partial(_inside, rank=rank, size=size, options=options, conjugate=conjugate)
         self._view, self._size = call.view, size
 
-    def __call__(self, x: Any, *, out: Array | None = None, stream: object = None) -> Array:
+    def __call__(self, x: Any, *, out: Any = None, stream: object = None) -> Any:
         """The gradient for an input of the shape and dtype that were planned for; errors as `Plan` has them."""
-        x = as_array("input", x)
+        x = operand("input", x)
         if x.shape != self._shape:
             refuse(
                 ValueError,
                 f"the input has shape {x.shape}, but this plan takes {self._shape}: make a plan for each shape",
                 self.problem,
             )
+        if self.device is not None:
+            return super().__call__(self._inside(x), out=out, stream=stream)
         check_out(out, self._size, self.problem, (x,))
         if self._view is None:
             into = None if out is None else out[None]
@@ -128,18 +134,20 @@ class WeightPlan(Plan):
         return out
 
 
-def _channels_first(array: Array, rank: int, options: Options) -> Array:
+def _channels_first(array: Any, rank: int, options: Options) -> Any:
     """(batch, channels, ...), a view of an array in the layout asked for."""
+    if not isinstance(array, np.ndarray):
+        return array.channels_first(rank, options.layout)
     whole = array if array.ndim == rank + 2 else array[None]
     return whole if options.layout == "NCHW" else np.moveaxis(whole, -1, 1)
 
 
-def _inside(x: Array, rank: int, size: tuple[int, ...], options: Options, conjugate: bool) -> Array:
+def _inside(x: Any, rank: int, size: tuple[int, ...], options: Options, conjugate: bool) -> Any:
     """The input as the Problem of the gradient by the weights takes it."""
-    inside = _batch_inside(_channels_first(x, rank, options), options.groups)
-    if conjugate and x.dtype.kind == "c":
-        inside = inside.conj()
-    return inside.swapaxes(0, 1) if _as_batch(rank, size) else inside[None]
+    inside = _regrouped(_channels_first(x, rank, options), 1, options.groups)
+    if conjugate:
+        inside = conjugated(inside)
+    return inside.swapaxes(0, 1) if _as_batch(rank, size) else inside[None,]
 
 
 def _as_batch(rank: int, size: tuple[int, ...]) -> bool:
@@ -147,26 +155,21 @@ def _as_batch(rank: int, size: tuple[int, ...]) -> bool:
     return rank == 3 or size[1] == 0
 
 
-def _batch_inside(x: Array, groups: int) -> Array:
-    """(batch, channels, ...) as (groups * batch, channels of a group, ...): a copy where both are more than one."""
-    batch, channels, *spatial = x.shape
-    return x.reshape(batch, groups, channels // groups, *spatial).swapaxes(0, 1).reshape(
-        groups * batch, channels // groups, *spatial
-    )  # fmt: skip
+def _regrouped(array: Any, axis: int, groups: int) -> Any:
+    """(a, groups * b, ...), or, of axis 0, (groups * b, a, ...), as (groups * a, b, ...): a copy where it must be."""
+    exchanged = 1 - axis, 2 - axis
+    if not isinstance(array, np.ndarray):
+        from .cuda.place import joined
+
+        return joined(array.split(axis, groups).swapaxes(*exchanged))
+    shape = array.shape
+    parts = array.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]).swapaxes(*exchanged)
+    return parts.reshape(groups * parts.shape[1], *parts.shape[2:])
 
 
 def _exchanged(weight: Any, groups: int) -> Any:
     """(groups * a, b, ...) as (groups * b, a, ...), turned round in space."""
-    channels, inside, *kernel = weight.shape
-    turned = weight[:, :, *(slice(None, None, -1),) * len(kernel)]
-    if groups == 1:
-        return turned.swapaxes(0, 1)
-    if not isinstance(turned, np.ndarray):
-        from .cuda.place import exchanged
-
-        return exchanged(turned, groups)
-    split = turned.reshape(groups, channels // groups, inside, *kernel)
-    return split.swapaxes(1, 2).reshape(groups * inside, channels // groups, *kernel)
+    return _regrouped(weight[:, :, *(slice(None, None, -1),) * (len(weight.shape) - 2)], 0, groups)
 
 
 def _exchange_and_trim(result: Array, trim: tuple[slice, ...]) -> Array:

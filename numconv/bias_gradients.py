@@ -8,8 +8,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .dialect import operand
 from .method import Array
-from .validate import accumulator_dtype, as_array, with_batch
+from .validate import accumulator_dtype, with_batch
 
 # Elements that are copied at a time, and channels: a cache line of those that lie last, at least.
 BLOCK, LEAST_CHANNELS = 1 << 18, 16
@@ -21,7 +22,7 @@ def conv2d_bias(grad_output: ArrayLike, *, layout: str = "NCHW") -> Array:
     Parameters
     ----------
     grad_output : array_like, shape (batch, out_channels, height, width) or (out_channels, height, width)
-        The gradient by the output.
+        The gradient by the output; an array on a CUDA device is added up there.
     layout : {"NCHW", "NHWC"}
         The order of its axes, as in `conv2d`: "NHWC" has the channels last, and the same bits.
 
@@ -29,7 +30,8 @@ def conv2d_bias(grad_output: ArrayLike, *, layout: str = "NCHW") -> Array:
     -------
     np.ndarray, shape (out_channels,)
         In the dtype of `conv2d`'s sums, and then of its result. Added up by np.sum, pairwise over space and then over
-        the batch, by one thread and a few channels at a time: always the same bits. With unit roundoff u, the error is
+        the batch, by one thread and a few channels at a time: always the same bits, on a
+        device too. With unit roundoff u, the error is
         at most (batch + 26 + log2(pixels)) * u times the sum of the absolute values. Integers are exact.
 
     Raises
@@ -79,7 +81,7 @@ def conv3d_bias(grad_output: ArrayLike, *, layout: str = "NCHW") -> Array:
 
 
 def _bias(rank: int, grad_output: ArrayLike, layout: str) -> Array:
-    grad = as_array("grad_output", grad_output)
+    grad = operand("grad_output", grad_output)
     if grad.ndim not in (rank + 1, rank + 2):
         raise ValueError(
             f"grad_output has {grad.ndim} axes, but it takes {rank + 1} or, with batch, {rank + 2}: those of"
@@ -88,6 +90,12 @@ def _bias(rank: int, grad_output: ArrayLike, layout: str) -> Array:
     line = f"{grad.dtype.name} {grad.shape}"
     batch, channels, *space = with_batch(rank, grad.shape, layout, line)
     accumulator, pixels = accumulator_dtype(grad.dtype, grad.dtype, line), math.prod(space)
+    result = accumulator if accumulator.kind in "iu" else grad.dtype
+    if not isinstance(grad, np.ndarray):
+        from .cuda.launch import added_up
+
+        there: Array = added_up(grad.channels_first(rank, layout), accumulator, result)
+        return there
     images = grad if grad.ndim == rank + 2 else grad[None]
     images = images if layout == "NCHW" else np.moveaxis(images, -1, 1)
     sums = np.empty((batch, channels), accumulator)
@@ -97,4 +105,4 @@ def _bias(rank: int, grad_output: ArrayLike, layout: str) -> Array:
         planes = np.ascontiguousarray(images[n, first : first + step], accumulator)
         planes.reshape(len(planes), pixels).sum(1, accumulator, sums[n, first : first + step])
     total: Array = sums.sum(0, accumulator)
-    return total if accumulator.kind in "iu" else total.astype(grad.dtype)
+    return total.astype(result, copy=False)

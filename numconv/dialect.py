@@ -83,12 +83,10 @@ def convolution(
 ) -> Call:
     """The Call of a convolution in torch's sense."""
     if device is not None or (type(input) is not np.ndarray and lies_on_gpu(input)):
-        if conjugate and device != "cpu":
-            raise TypeError("conjugate=True is for the CPU: conjugate the weight that you pass to a CUDA device")
         return _on_gpu(rank, input, weight, bias, options, wish, out, conjugate, device, stream)
     x, weight = as_array("input", input), as_array("weight", weight)
-    if boolean("conjugate", conjugate) and weight.dtype.kind == "c":
-        weight = weight.conj()
+    if boolean("conjugate", conjugate):
+        weight = conjugated(weight)
     return Call(rank, x, weight, None if bias is None else as_array("bias", bias), options, wish, out)
 
 
@@ -107,6 +105,15 @@ def operand(name: str, value: Any) -> Any:
     from .cuda.arrays import DeviceArray, device_array
 
     return value if isinstance(value, DeviceArray) else device_array(name, value)
+
+
+def conjugated(array: Any) -> Any:
+    """The complex conjugate, where the array lies; real numbers are theirs."""
+    if array.dtype.kind != "c" or isinstance(array, np.ndarray):
+        return array.conj() if array.dtype.kind == "c" else array
+    from .cuda.place import copied
+
+    return copied(array, conjugate=True)
 
 
 def where_they_lie(weight: Any, bias: Any, device: str | None) -> tuple[Any, Any, str | None]:
@@ -154,6 +161,14 @@ def _on_gpu(
         else:
             arrays.append(as_array(name, value))
     x, weight, bias = arrays
+    for name, array in (("weight", weight), ("bias", bias)):
+        if there and array is not None and array.device != x.device:
+            raise ValueError(
+                f"the input lies on CUDA device {x.device}, but the {name} on device {array.device}: copy one of them"
+                f" first"
+            )
+    if boolean("conjugate", conjugate):
+        weight = conjugated(weight)
     return Call(rank, x, weight, bias, options, wish, out, device=device or "cuda", stream=stream)
 
 

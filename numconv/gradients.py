@@ -219,6 +219,8 @@ def conv2d_weight(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The gradient of `conv2d` by its weights: its adjoint by them.
 
@@ -235,7 +237,7 @@ def conv2d_weight(
         The gradient by the output, of the output's shape.
     stride, padding, dilation, groups, padding_mode, padding_value
         Those of the `conv2d`.
-    method, rtol, rtol_kind, reproducible, dtype, overflow, conjugate, layout, out, workspace
+    method, rtol, rtol_kind, reproducible, dtype, overflow, conjugate, layout, out, workspace, device, stream
         As in `conv2d`: with layout "NHWC", input and grad_output have the channels last, the gradient never; with
         conjugate, the input's conjugate makes it the adjoint in the inner product of complex numbers.
 
@@ -273,6 +275,8 @@ def conv2d_weight(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 
@@ -298,6 +302,8 @@ def conv1d_weight(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The gradient of `conv1d` by its weights: `conv2d_weight` with one spatial axis.
 
@@ -320,6 +326,8 @@ def conv1d_weight(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )
 
 
@@ -345,6 +353,8 @@ def conv3d_weight(
     layout: str = "NCHW",
     out: Array | None = None,
     workspace: int | None = None,
+    device: str | None = None,
+    stream: Any = None,
 ) -> Call:
     """The gradient of `conv3d` by its weights: `conv2d_weight` with three spatial axes.
 
@@ -367,4 +377,6 @@ def conv3d_weight(
         wish(method, rtol, rtol_kind, reproducible, workspace),
         out,
         conjugate,
+        device,
+        stream,
     )

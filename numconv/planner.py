@@ -196,16 +196,6 @@ def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
     return best[1]
 
 
-def _check_gpu_takes(problem: Problem) -> None:
-    """Raise for what the kernels of a GPU do not know."""
-    beyond = {
-        "channels in the last axis": problem.layout != "NCHW",
-        "integers that are narrowed": problem.overflow is not None,
-    }
-    for option in (name for name, present in beyond.items() if present):
-        refuse(ValueError, f"the call asks for {option}, but a GPU's kernels know none: leave out device", problem)
-
-
 @functools.lru_cache(maxsize=4096)
 def _chosen(
     rank: int,
@@ -227,8 +217,6 @@ def _chosen(
     if rank_one is not None:
         problem = dataclasses.replace(problem, rank_one=rank_one)
     on = machine(threads, wish.workspace) if gpu is None else gpu_machine(gpu)
-    if gpu is not None:
-        _check_gpu_takes(problem)
     method = choose(problem, on, wish, prepared)
     return problem, on, method, method.scratch_bytes(problem, on)
 

@@ -98,18 +98,13 @@ def plan(
         stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout
     )
     asked = wish(method, rtol, rtol_kind, reproducible, workspace)
-    if device not in (None, "cpu") and op == "weight":
-        raise ValueError(
-            f"op is 'weight', but plans on {device!r} take 'conv', 'transpose' or 'input': leave out device to plan on"
-            f" the CPU"
-        )
     plans: dict[str, Callable[[], Plan]] = {
         "conv": lambda: Plan(convolution(rank, x, kept, bias, wanted, asked, conjugate=conjugate, device=device)),
         "transpose": lambda: Plan(
             transposed(rank, x, kept, bias, wanted, output_padding, asked, conjugate=conjugate, device=device)
         ),
         "input": lambda: Plan(by_input(rank, size, kept, x, wanted, asked, conjugate=conjugate, device=device)),
-        "weight": lambda: WeightPlan(rank, x, kernel, kept, wanted, asked, boolean("conjugate", conjugate)),
+        "weight": lambda: WeightPlan(rank, x, kernel, kept, wanted, asked, boolean("conjugate", conjugate), device),
     }
     return plans[op]()
 

@@ -23,10 +23,7 @@ def execute(call: Call) -> Any:
     if call.device is not None:
         return _execute_on_gpu(call)
     problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=False)
-    shape = _out_shape(call, problem)
-    if call.shape is not None:
-        shape = call.shape(shape)
-    wanted = shape if call.view is None else call.view(np.broadcast_to(np.uint8(0), shape)).shape
+    shape, wanted = _out_shapes(call, problem)
     check_out(call.out, wanted, problem, (call.x, call.weight, call.bias))
     prepared = method.prepare(problem, on, call.weight, call.bias)
     scratch = np.empty(scratch_bytes, np.uint8)
@@ -45,17 +42,25 @@ def _execute_on_gpu(call: Call) -> Any:
     from .cuda.launch import Held, gpu_of
 
     problem, on, method, _ = chosen(call, 1, prepared=False, gpu=gpu_of(call.x, call.device))
-    shape = _out_shape(call, problem)
+    shape, wanted = _out_shapes(call, problem)
     if type(call.x) is np.ndarray:
-        check_out(call.out, shape, problem, (call.x, call.weight, call.bias))
-    held = Held(method, problem, on, call.x, call.weight, call.bias, call.device)
-    return held.run(call.x, call.out, shape, call.stream)
+        check_out(call.out, wanted, problem, (call.x, call.weight, call.bias))
+    held = Held(method, problem, on, call, shape, wanted)
+    return held.run(call.x, call.out, call.stream)
 
 
 def _out_shape(call: Call, problem: Problem) -> tuple[int, ...]:
     """The result's shape: with a batch if the input has one."""
     shape = problem.laid_out(problem.out_shape)
     return shape if call.x.ndim == problem.rank + 2 else shape[1:]
+
+
+def _out_shapes(call: Call, problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The result's shape as the call asks for it, and that of the view of it which the caller gets."""
+    shape = _out_shape(call, problem)
+    if call.shape is not None:
+        shape = call.shape(shape)
+    return shape, shape if call.view is None else call.view(np.broadcast_to(np.uint8(0), shape)).shape
 
 
 def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
@@ -160,7 +165,8 @@ class Plan:
         self._workspace = call.wish.workspace
         self._x_shape, self._out_shape = call.x.shape, _out_shape(call, problem)
         if call.device is not None:
-            self._held = Held(method, problem, on, call.x, call.weight, call.bias, call.device)
+            shape, self._out_shape = _out_shapes(call, problem)
+            self._held = Held(method, problem, on, call, shape, self._out_shape)
             self.prepared_bytes = self._held.nbytes
             return
         bias = None if call.bias is None else call.bias.copy()
@@ -191,7 +197,7 @@ class Plan:
             self._check(x)
             if type(x) is np.ndarray:
                 check_out(out, self._out_shape, self.problem, (x,))
-            return self._held.run(x, out, self._out_shape, stream)
+            return self._held.run(x, out, stream)
         problem = self.problem
         x = as_array("input", x)
         if x.shape != self._x_shape or x.dtype != problem.x_dtype:

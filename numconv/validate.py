@@ -169,6 +169,11 @@ def as_array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
             raise TypeError(
                 f"the {name} is a MaskedArray, but its mask would be lost: fill it first with its filled(0)"
             )
+        if hasattr(value, "__cuda_array_interface__"):
+            raise TypeError(
+                f"the {name} lies on a CUDA device, but this is computed on the CPU: copy it to the host first, or see"
+                f" conv2d, conv_transpose2d and their gradients, which run there"
+            )
         try:
             value = np.asarray(value)
         except ValueError as error:

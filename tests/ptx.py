@@ -26,6 +26,7 @@ COMPARE = {
     "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal,
     "neu": np.not_equal, "ltu": lambda a, b: ~(a >= b), "leu": lambda a, b: ~(a > b),
     "gtu": lambda a, b: ~(a <= b), "geu": lambda a, b: ~(a < b),
+    "nan": lambda a, b: np.isnan(a) | np.isnan(b), "num": lambda a, b: ~(np.isnan(a) | np.isnan(b)),
 }  # fmt: skip
 
 
@@ -250,6 +251,9 @@ class Block:
 
     def _neg(self, modifiers, dtype, a):
         return -a
+
+    def _abs(self, modifiers, dtype, a):
+        return np.abs(a)
 
     def _not(self, modifiers, dtype, a):
         return ~a

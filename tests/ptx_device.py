@@ -128,9 +128,9 @@ def launcher(function, threads, resident):
 
 def install(monkeypatch):
     """Put the device under numba's API, and the interpreter under the package's kernels."""
-    from numconv.cuda import loops, pack, place, strip, tile
+    from numconv.cuda import loops, narrow, pack, place, strip, sums, tile
 
-    for module in (loops, pack, place, strip, tile):
+    for module in (loops, narrow, pack, place, strip, sums, tile):
         monkeypatch.setattr(module, "kernel", launcher)
 
     def as_cuda_array(holder, sync=True):

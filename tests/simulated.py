@@ -113,6 +113,25 @@ def test_loops_takes_every_dtype(dtype):
     assert_matches(problem, found, 4 * nc.plan(x.shape, weight, groups=2).error_bound, x, weight, bias)
 
 
+def test_gradients_and_integers_on_the_device():
+    x, grad = normal(2, 4, 5, 6), normal(2, 6, 3, 4)
+    options = {"groups": 2, "method": "loops"}
+    found = host(nc.conv2d_weight(Foreign(x), (6, 2, 3, 3), Foreign(grad), **options))
+    np.testing.assert_allclose(found, nc.conv2d_weight(x, (6, 2, 3, 3), grad, **options), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(host(nc.conv2d_bias(Foreign(grad))), nc.conv2d_bias(grad))
+    whole = np.rint(40 * x).astype(np.int64)
+    # Where the simulator's numbers, NumPy's, would not wrap.
+    narrow = {**options, "dtype": "int8", "overflow": "saturate", "layout": "NHWC"}
+    data = whole.transpose(0, 2, 3, 1).copy(), np.ones((2, 2, 1, 1), int)
+    np.testing.assert_array_equal(host(nc.conv2d(*map(Foreign, data), **narrow)), nc.conv2d(*data, **narrow))
+    with pytest.raises(OverflowError, match="but int8 holds -128 to 127"):
+        nc.conv2d(Foreign(whole), Foreign(data[1]), **options, dtype="int8")
+
+
+def normal(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
 LAYERS = Case("images", (5, 2, 4, 5), (3, 2, 3, 3), {"padding": 1}, bias=True)
 
 
@@ -211,6 +230,16 @@ def test_a_call_runs_on_its_own_stream_the_inputs_or_the_default(monkeypatch):
         (mine, 4096, mine),
     ):
         assert launch.stream_of(given, device_array("input", Foreign(X, of_input))) == expected
+
+
+def test_torch_names_its_stream_in_a_way_of_its_own(monkeypatch):
+    class Array(Foreign):
+        pass
+
+    Array.__module__ = "torch"
+    streams = types.SimpleNamespace(current_stream=lambda device: types.SimpleNamespace(cuda_stream=4096 + device))
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=streams))
+    assert device_array("input", Array(X)).stream == 4096
 
 
 def test_the_result_has_the_callers_type(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 pytest.importorskip("numba_cuda", reason="the extra `cuda` is not installed")
@@ -11,7 +13,7 @@ import ptx_device
 
 import numconv as nc
 import numconv.problem
-from numconv.cuda import launch, loops, pack, place, strip, tile
+from numconv.cuda import launch, loops, narrow, pack, place, strip, sums, tile
 from numconv.machine import gpu_machine, typical_gpu
 from numconv.methods import cuda_methods
 from numconv.testing import CASES, Case, arrays
@@ -73,6 +75,7 @@ def device(monkeypatch):
     """The interpreted device."""
     ptx_device.install(monkeypatch)
     builds = (tile.build, strip.build, loops.build, pack.build, place.build, place.build_fold)
+    builds += (narrow.build, narrow.build_extremes, sums.build, sums.build_halves)
     for build in builds:
         build.cache_clear()
     yield
@@ -148,7 +151,7 @@ def normal(*shape, dtype=np.float32):
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
-X, Y = normal(2, 4, 5, 6), normal(2, 3, 6, 7)
+X, Y, Z = normal(2, 4, 5, 6), normal(2, 3, 6, 7), normal(2, 3, 3, 4)
 ADJOINTS = {
     "transposed": (nc.conv_transpose2d, (X, normal(4, 3, 3, 4), normal(3)), {"stride": 2, "activation": "relu"}),
     "transposed groups": (nc.conv_transpose2d, (X, normal(4, 3, 2, 2)), {"stride": (1, 2), "groups": 2, "padding": 1}),
@@ -171,6 +174,25 @@ ADJOINTS = {
         ((1, 2, 3), normal(3, 2, 3), normal(1, 3, 5)),
         {"padding": 4, "padding_mode": "circular", "stride": 2},
     ),
+    "weight": (nc.conv2d_weight, (X, (3, 4, 3, 3), Z), {}),
+    # The last row and column meet no window: views of the result.
+    "weight trimmed": (
+        nc.conv2d_weight,
+        (X, (3, 4, 2, 2), normal(2, 3, 3, 4)),
+        {"stride": 2, "padding": 1, "padding_mode": "reflect"},
+    ),
+    "weight groups": (
+        nc.conv2d_weight,
+        (X, (6, 2, 2, 3), normal(2, 6, 3, 3)),
+        {"groups": 2, "padding": 1, "stride": 2, "padding_mode": "circular"},
+    ),
+    "weight one image": (nc.conv1d_weight, (X[0, :, 0], (4, 2, 3), normal(4, 4)), {"groups": 2}),
+    "weight volume": (nc.conv3d_weight, (normal(2, 2, 3, 4, 5), (3, 2, 2, 2, 2), normal(2, 3, 2, 3, 4)), {}),
+    "weight conjugate": (
+        nc.conv1d_weight,
+        [normal(2, 2, 7).astype("c8") * (1 + 2j), (2, 1, 3), normal(2, 2, 5).astype("c8") * 1j],
+        {"groups": 2, "conjugate": True},
+    ),
 }
 
 
@@ -180,6 +202,28 @@ def test_an_adjoint_gives_the_cpus_bits(device, name):
     expected = function(*arguments, **options, method="loops")
     found = function(*(there(one) if isinstance(one, np.ndarray) else one for one in arguments), **options)
     assert_same_bits(found.copy_to_host(), expected)
+
+
+@pytest.mark.parametrize(
+    "grad",
+    [
+        normal(3, 4, 23, 29),
+        normal(2, 1, 9, 9),
+        normal(5, 2, 1, 1),
+        normal(2, 300, 2),
+        normal(2, 3, 1000),
+        normal(0, 3, 4),
+        normal(2, 3, 200, dtype="c8") * (1 - 2j),
+        normal(3, 2, 99, dtype="f2"),
+        (9 * normal(2, 3, 20)).astype(np.int8),
+    ],
+    ids=lambda grad: f"{grad.dtype} {grad.shape}",
+)
+def test_the_gradient_by_the_bias_gives_the_cpus_bits(device, grad):
+    function = nc.conv1d_bias if grad.ndim == 3 else nc.conv2d_bias
+    assert_same_bits(function(there(grad)).copy_to_host(), function(grad))
+    for image in grad[:1]:
+        assert_same_bits(function(there(np.asfortranarray(image))).copy_to_host(), function(image))
 
 
 def test_a_chunk_of_images_runs_by_what_was_prepared_for_all(device, monkeypatch):
@@ -198,8 +242,12 @@ def test_a_plan_of_an_adjoint_runs_on_the_gpu(device):
     assert layer.prepared_bytes > 0
     gradient = nc.plan(Y.shape, normal(3, 4, 3, 3), op="input", size=(2, 4, 6, 7), padding=1, device="cuda")
     assert_same_bits(gradient(Y), nc.conv2d_input((2, 4, 6, 7), normal(3, 4, 3, 3), Y, padding=1, method="loops"))
-    with pytest.raises(ValueError, match="op is 'weight', but plans on 'cuda' take"):
-        nc.plan(X.shape, Y, op="weight", size=(3, 4, 3, 3), device="cuda")
+    gradient = nc.plan(X.shape, Z, op="weight", size=(3, 4, 3, 3), device="cuda")
+    expected = nc.conv2d_weight(X, (3, 4, 3, 3), Z, method="loops")
+    assert_same_bits(gradient(X), expected)
+    assert_same_bits(gradient(there(X)).copy_to_host(), expected)
+    with pytest.raises(ValueError, match="this plan takes"):
+        gradient(there(X[:1]))
 
 
 def test_every_method_is_among_the_cases():
@@ -220,3 +268,96 @@ def test_nan_and_inf_stay_where_the_cpu_has_them(device):
     weight[:] = 1
     found, expected = on_gpu(problem, (x, weight, None), framed, "tiled"), on_cpu(problem, (x, weight, None), framed)
     np.testing.assert_array_equal(found, expected)
+
+
+ARRAYS = {"input", "weight", "bias", "grad_output", "input_size", "weight_size"}
+# Every keyword of the functions that take device arrays, some at a time.
+KEYWORDS = (
+    {
+        "stride": 2, "padding": ((2, 1),), "dilation": 2, "groups": 2, "padding_mode": "circular", "activation": "relu",
+        "method": "loops", "layout": "NHWC", "device": "cuda:0", "stream": 0, "output_padding": 1, "workspace": 0,
+    },
+    {
+        "padding": 1, "padding_mode": "constant", "padding_value": 3, "rtol": 1e-3, "rtol_kind": "bound",
+        "reproducible": True, "out": None, "dtype": "float64",
+    },
+    {"dtype": "int8", "overflow": "saturate", "groups": 2, "layout": "NHWC"},
+    {"conjugate": True, "groups": 2},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("function", [nc.conv1d, nc.conv_transpose1d, nc.conv1d_input, nc.conv1d_weight])
+def test_every_keyword_gives_the_cpus_bits(device, function):
+    known = set(inspect.signature(function).parameters) - ARRAYS
+    assert known <= set().union(*KEYWORDS)
+    for keywords in KEYWORDS:
+        options = {name: value for name, value in keywords.items() if name in known and name != "out"}
+        data = one_axis(function, options, "c8" if "conjugate" in options else "f4")
+        elsewhere = ("method", "device", "stream", "workspace")
+        on_host = {name: value for name, value in options.items() if name not in elsewhere}
+        expected = function(*data, **on_host, method="loops")
+        if "out" in keywords:
+            options["out"] = there(np.zeros_like(expected))
+        found = function(*(there(one) if isinstance(one, np.ndarray) else one for one in data), **options)
+        assert_same_bits(found.copy_to_host(), expected)
+        assert "out" not in keywords or found is options["out"]
+        sent = {**options, "device": "cuda", **({"out": np.zeros_like(expected)} if "out" in keywords else {})}
+        assert_same_bits(function(*data, **sent), expected)
+
+
+def one_axis(function, options, dtype):
+    """Arguments of a function of one spatial axis that fit its options."""
+    groups = options.get("groups", 1)
+
+    def some(*shape, move=False):
+        values = normal(*shape, dtype=dtype) * dtype.type(40) if dtype.kind == "f" else normal(*shape) * (1 - 2j)
+        last = move and options.get("layout") == "NHWC"
+        return np.ascontiguousarray(np.moveaxis(values, 1, -1) if last else values).astype(dtype)
+
+    dtype = np.dtype(dtype)
+    geometry = {name: options[name] for name in ("stride", "padding", "dilation", "groups") if name in options}
+    weight = some(6, 4 // groups, 3)
+    x, grad = some(2, 4, 9, move=True), some(*nc.conv1d(some(2, 4, 9), weight, **geometry).shape, move=True)
+    return {
+        "conv1d": (x, weight, some(6)),
+        "conv_transpose1d": (x, some(4, 6 // groups, 3), some(6)),
+        "conv1d_input": (x.shape, weight, grad),
+        "conv1d_weight": (x, weight.shape, grad),
+    }[function.__name__]
+
+
+SUMS = {
+    "int64": np.array([[[-(2**40), -129, -128, 5, 127, 128, 2**40]]]),
+    "uint64": np.array([[[2**63, 127, 128, 0, 2**64 - 1]]], np.uint64),
+    "float32": np.array([[[-129, -128.5, -0.5, 0.5, 1.5, 2**23 + 1, 127.49, np.inf, -np.inf, np.nan]]], np.float32),
+}
+
+
+@pytest.mark.parametrize("sums", SUMS)
+@pytest.mark.parametrize("dtype", ["int8", "uint64"])
+@pytest.mark.parametrize("overflow", ["raise", "wrap", "saturate"])
+def test_sums_become_integers_as_on_the_cpu(device, sums, dtype, overflow):
+    x, one = SUMS[sums], np.ones((1, 1, 1), sums)
+    out = there(np.full(x.shape, 77, dtype))
+    expected = outcome(x, one, dtype=dtype, overflow=overflow)
+    found = outcome(there(x), there(one), dtype=dtype, overflow=overflow, out=out)
+    if isinstance(expected, str):
+        assert found == expected
+        assert (out.copy_to_host() == 77).all()
+    else:
+        assert found is out
+        assert_same_bits(out.copy_to_host(), expected)
+
+
+def outcome(*args, **options):
+    """The result, or the sentence that there is none."""
+    try:
+        return nc.conv1d(*args, **options)
+    except (OverflowError, ValueError) as error:
+        return str(error)
+
+
+def test_what_is_computed_on_the_cpu_alone_says_so(device):
+    for call in (lambda: nc.max_pool2d(there(X), 2), lambda: nc.unfold(there(X), 2), lambda: nc.corr2d(there(X), X)):
+        with pytest.raises(TypeError, match="lies on a CUDA device, but this is computed on the CPU: copy it"):
+            call()

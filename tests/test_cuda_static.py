@@ -111,9 +111,17 @@ def test_a_whole_block_moves_no_more_than_it_must(monkeypatch, name):
 def test_the_cache_on_disk_goes_stale_with_an_edit_anywhere():
     kernel = tile.build(tiling.choose(cuda_static.LAYERS["3x3 stride 1"].problem(np.float32)))
     assert kernel._cache._cache_file._source_stamp == jit.package_stamp()
+    assert not kernel.targetoptions["lto"]
     constants = [cell.cell_contents for cell in kernel.py_func.__closure__]
     # What pickles alike in every process: numba tells the entries apart by that.
     assert all(isinstance(one, (bool, int, tuple, type)) for one in constants)
+
+
+def test_a_launch_on_a_small_grid_warns_of_nothing():
+    kernel = tile.build(tiling.choose(cuda_static.LAYERS["3x3 stride 1"].problem(np.float32)))
+    # Configured without a driver; warnings are errors here.
+    assert kernel[(1, 2, 3), 128, 0].griddim == (1, 2, 3)
+    assert kernel[(1, 2, 3), 128, 0] is kernel[(1, 2, 3), 128, 0]
 
 
 def test_the_interpreter_would_see_a_kernel_that_does_not_unroll():

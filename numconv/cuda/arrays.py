@@ -53,22 +53,53 @@ class DeviceArray:
             for size, stride, step in zip(self.shape, self.strides, row_major(self.shape), strict=True)
         )
 
-    def __getitem__(self, slices: tuple[slice, ...]) -> DeviceArray:
-        """The view of these slices, one for each of the first axes."""
-        shape, strides, first = list(self.shape), list(self.strides), 0
-        for axis, part in enumerate(slices):
-            places = range(shape[axis])[part]
-            first += places.start * strides[axis] if places else 0
-            shape[axis], strides[axis] = len(places), places.step * strides[axis]
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """What tells everybody that it lies on a device."""
+        steps = tuple(step * self.dtype.itemsize for step in self.strides)
+        return {**_interface(self.shape, self.dtype, self.pointer), "strides": steps, "stream": self.stream}
+
+    def __getitem__(self, parts: tuple[slice | None, ...]) -> DeviceArray:
+        """The view of these slices of the first axes; None is a new axis."""
+        left, first = list(zip(self.shape, self.strides, strict=True)), 0
+        found: list[tuple[int, int]] = []
+        for part in parts:
+            if part is None:
+                found.append((1, 0))
+                continue
+            size, stride = left.pop(0)
+            places = range(size)[part]
+            first += places.start * stride if places else 0
+            found.append((len(places), places.step * stride))
         pointer = self.pointer + first * self.dtype.itemsize
-        return dataclasses.replace(self, shape=tuple(shape), strides=tuple(strides), pointer=pointer)
+        return self._seen([*found, *left], pointer)
 
     def swapaxes(self, a: int, b: int) -> DeviceArray:
         """The view with two axes exchanged."""
-        order = list(range(self.ndim))
-        order[a], order[b] = b, a
-        shape, strides = (tuple(values[axis] for axis in order) for values in (self.shape, self.strides))
-        return dataclasses.replace(self, shape=shape, strides=strides)
+        axes = list(zip(self.shape, self.strides, strict=True))
+        axes[a], axes[b] = axes[b], axes[a]
+        return self._seen(axes, self.pointer)
+
+    def split(self, axis: int, parts: int) -> DeviceArray:
+        """The view with an axis as two: so many parts, and what each holds."""
+        axes = list(zip(self.shape, self.strides, strict=True))
+        size, stride = axes[axis]
+        axes[axis : axis + 1] = [(parts, size // parts * stride), (size // parts, stride)]
+        return self._seen(axes, self.pointer)
+
+    def channels_first(self, rank: int, layout: str) -> DeviceArray:
+        """The view (batch, channels, ...) of an array in the layout's order of axes, batch or none."""
+        axes = list(zip(self.shape, self.strides, strict=True))
+        if self.ndim == rank + 1:
+            axes.insert(0, (1, 0))
+        if layout != "NCHW":
+            axes.insert(1, axes.pop())
+        return self._seen(axes, self.pointer)
+
+    def _seen(self, axes: list[tuple[int, int]], pointer: int) -> DeviceArray:
+        """The view with other axes, (size, stride) each."""
+        shape, strides = tuple(size for size, _ in axes), tuple(stride for _, stride in axes)
+        return dataclasses.replace(self, shape=shape, strides=strides, pointer=pointer)
 
     def flat(self) -> Any:
         """All memory between its lowest and highest address, as numba's 1-D array."""
@@ -83,13 +114,12 @@ class _Span:
 
     def __init__(self, owner: Any, shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int) -> None:
         self.owner = owner
-        self.__cuda_array_interface__ = {
-            "shape": shape,
-            "typestr": dtype.str,
-            "data": (pointer, False),
-            "strides": None,
-            "version": 3,
-        }
+        self.__cuda_array_interface__ = _interface(shape, dtype, pointer)
+
+
+def _interface(shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int) -> dict[str, Any]:
+    """The interface of C-contiguous memory."""
+    return {"shape": shape, "typestr": dtype.str, "data": (pointer, False), "strides": None, "version": 3}
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -107,6 +137,8 @@ def on_device(value: object) -> bool:
 
 def device_array(name: str, value: Any) -> DeviceArray:
     """The description of a value for which `on_device` holds."""
+    if isinstance(value, DeviceArray):
+        return value
     interface = getattr(value, "__cuda_array_interface__", None)
     if interface is None:
         from cuda.core.utils import StridedMemoryView  # what numba-cuda itself is built on
@@ -129,7 +161,11 @@ def device_array(name: str, value: Any) -> DeviceArray:
             f"the {name} has dtype {dtype}, but numconv takes bool, integers, floats and complex numbers in native"
             f" byte order: convert it with astype"
         )
-    return DeviceArray(value, shape, dtype, strides, pointer, _device_of(value), stream)
+    device = _device_of(value)
+    if stream is None and _library(value) == "torch":
+        # Its interface is of a version that names none.
+        stream = int(sys.modules["torch"].cuda.current_stream(device).cuda_stream)
+    return DeviceArray(value, shape, dtype, strides, pointer, device, stream)
 
 
 def _device_of(value: Any) -> int:
@@ -137,11 +173,18 @@ def _device_of(value: Any) -> int:
     place = getattr(value, "__dlpack_device__", None)
     if place is not None:
         return int(place()[1])
-    return int(cuda.get_current_device().id)
+    # Numba's arrays know their context; of others without DLPack, the current device is all that can be meant.
+    memory = getattr(value, "gpu_data", None)
+    return int(cuda.get_current_device().id if memory is None else memory.context.device.id)
+
+
+def _library(value: Any) -> str:
+    """The package that an array is of."""
+    return type(value).__module__.partition(".")[0]
 
 
 def as_callers(like: Any, result: Any) -> Any:
     """The result in the type of the caller's array where its library takes foreign memory, else numba's."""
-    library = type(like).__module__.partition(".")[0]
+    library = _library(like)
     maker = MAKERS.get(library)
     return result if maker is None else getattr(sys.modules[library], maker)(result)

@@ -82,7 +82,7 @@ def run(
     problem: Problem, machine: Machine, prepared: pack.Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
 ) -> None:
     if x.span[0] >= LIMIT:
-        x = pack.contiguous(problem, x)
+        x = pack.contiguous(problem, x, stream)
     steps = (*x.strides[:2], *(0, 0, *x.strides[2:])[-3:])
     memory = x.flat() if x.size else out
     weight, bias, *tables, places, geometry = prepared

@@ -6,7 +6,9 @@ can then still be asked what it would do (`explain`), since kernels are compiled
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -45,17 +47,34 @@ def kernel(function: Callable[..., Any], threads: int, resident: int) -> Any:
     if simulated():
         return cuda.jit(function)
     try:
-        found = cuda.jit(**cuda_options(threads, resident))(function)
+        # In one call: as a decorator with arguments, cuda.jit forgets lto=False.
+        found = cuda.jit(function, **cuda_options(threads, resident))
         # Constants come from several files, as on the CPU: an edit anywhere makes the cache stale.
         found._cache._cache_file._source_stamp = package_stamp()
     except RuntimeError:
         # Nowhere to write: compile in every process.
-        found = cuda.jit(**{**cuda_options(threads, resident), "cache": False})(function)
+        found = cuda.jit(function, **{**cuda_options(threads, resident), "cache": False})
+    found.configure = _quietly(found.configure)
     return found
+
+
+def _quietly(configure: Callable[..., Any]) -> Callable[..., Any]:
+    """Numba's configurations of a launch without its advice on small grids: the size of an image is not ours to change.
+
+    It comes when a configuration is made, and numba keeps them, as this does: a repeated launch asks nothing.
+    """
+
+    @functools.lru_cache(maxsize=128)
+    def configured(*launch: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Grid size")
+            return configure(*launch)
+
+    return configured
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """A function for kernels to call, inlined into each."""
     if isinstance(cuda, Missing):
         return function
-    return cuda.jit(device=True, **({} if simulated() else INLINED))(function)
+    return cuda.jit(function, device=True, **({} if simulated() else INLINED))

@@ -18,9 +18,11 @@ from ..machine import GPUS, Gpu, Machine
 from ..method import Array
 from ..problem import Problem
 from ..validate import cuda_number, refuse
-from .arrays import DeviceArray, as_callers, device_array, on_device
+from .arrays import DeviceArray, as_callers, device_array, on_device, row_major
 from .driver import EXTRA, cuda
+from .narrow import narrowed
 from .place import new, place
+from .sums import total
 
 # Of the device's free memory: two chunks in flight.
 SHARE = 0.4
@@ -100,14 +102,16 @@ class Held:
     """A method with its weights on a device, ready for every stream."""
 
     def __init__(
-        self, method: Any, problem: Problem, on: Machine, x: Any, weight: Any, bias: Any, device: object
+        self, method: Any, problem: Problem, on: Machine, call: Any, shape: tuple[int, ...], wanted: tuple[int, ...]
     ) -> None:
+        """Of a planner's Call; shape: of the whole result, wanted: of the view of it that the caller gets."""
         self._method, self._problem, self._machine = method, problem, on
-        self._device = device_of(x, device)
+        self._view, self._shape, self._wanted = call.view, shape, wanted
+        self._device = device_of(call.x, call.device)
         with self._using():
             # Weights there may still be written on a stream of their own.
             cuda.synchronize()
-            self._prepared = self._method.prepare(problem, on, upload(weight), upload(bias))
+            self._prepared = self._method.prepare(problem, on, upload(call.weight), upload(call.bias))
             cuda.synchronize()
 
     @property
@@ -123,35 +127,50 @@ class Held:
         """A device array as `run` takes it; None for any other input."""
         return device_array("input", x) if type(x) is not np.ndarray and on_device(x) else None
 
-    def run(self, x: Any, out: Any, shape: tuple[int, ...], stream: Any) -> Any:
+    def run(self, x: Any, out: Any, stream: Any) -> Any:
         """The result of one call, in the type of the input: one launch for a device array."""
         with self._using():
             if not isinstance(x, DeviceArray):
-                return self._through(x, out, shape)
+                return self._through(x, out)
+            if x.device != self._device:
+                sentence = f"the input lies on CUDA device {x.device}, but this plan is on device {self._device}"
+                refuse(ValueError, f"{sentence}: make a plan for each device", self._problem)
             launched_on = stream_of(stream, x)
-            given = check_out(out, x, shape, self._problem)
-            target = cuda.device_array(shape, self._problem.output, stream=launched_on) if given is None else given
-            self._launch(self._problem, x, device_array("out", target), launched_on)
+            given = check_out(out, x, self._wanted, self._problem)
+            target = given
+            if given is None:
+                target = cuda.device_array(self._wanted, self._problem.output, stream=launched_on)
+            self._launch(self._problem, x, device_array("out", target), launched_on, self._view)
             return as_callers(x.source, target) if given is None else out
 
-    def _launch(self, problem: Problem, x: DeviceArray, out: DeviceArray, stream: Any) -> None:
+    def _launch(self, problem: Problem, x: DeviceArray, out: DeviceArray, stream: Any, view: Any = None) -> None:
+        """The view of the result, in the layout's order of axes, to `out`: at once where it is all in that order."""
         if not out.size:
             return
-        if x.ndim == problem.rank + 1:
-            x = dataclasses.replace(x, shape=(1, *x.shape), strides=(x.size, *x.strides))
-        # Phases add up what a shorter float would round.
-        through = not problem.plain and problem.output != problem.accumulator
-        sums = new(out.shape, problem.accumulator, stream) if through else out
-        self._method.run(problem, self._machine, self._prepared, x, sums.flat(), None, stream)
-        if through:
-            place(sums, out, stream=stream)
+        x = x.channels_first(problem.rank, problem.layout)
+        # Phases add up what a shorter float would round, and integers are made of the sums.
+        sums = problem.overflow is not None or (not problem.plain and problem.output != problem.accumulator)
+        direct = view is None and problem.layout == "NCHW" and not sums
+        dtype = problem.accumulator if sums else problem.output
+        result = out if direct else new(problem.out_shape, dtype, stream)
+        self._method.run(problem, self._machine, self._prepared, x, result.flat(), None, stream)
+        if problem.overflow is not None:
+            result = narrowed(problem, result, stream)
+        if view is not None:
+            whole = dataclasses.replace(result, shape=self._shape, strides=row_major(self._shape))
+            place(view(whole), out, stream=stream)
+        elif not direct:
+            place(result, out.channels_first(problem.rank, problem.layout), stream=stream)
 
-    def _through(self, x: Array, out: Array | None, shape: tuple[int, ...]) -> Array:
+    def _through(self, x: Array, out: Array | None) -> Array:
         """A NumPy array to the device and back."""
         problem = self._problem
-        result = np.empty(shape, problem.output)
+        result = np.empty(self._shape, problem.output)
         if result.size:
-            self._chunks(x.reshape(problem.x_shape), result.reshape(problem.out_shape), _images(problem))
+            sent, back = problem.laid_out(problem.x_shape), problem.laid_out(problem.out_shape)
+            self._chunks(x.reshape(sent), result.reshape(back), _images(problem))
+        if self._view is not None:
+            result = self._view(result)
         if out is None:
             return result
         out[...] = result
@@ -163,14 +182,8 @@ class Held:
         slots = [
             (
                 cuda.stream(),
-                *(
-                    make((count, *problem.x_shape[1:]), problem.x_dtype)
-                    for make in (cuda.pinned_array, cuda.device_array)
-                ),
-                *(
-                    make((count, *problem.out_shape[1:]), problem.output)
-                    for make in (cuda.pinned_array, cuda.device_array)
-                ),
+                *(make((count, *images.shape[1:]), problem.x_dtype) for make in (_pinned, cuda.device_array)),
+                *(make((count, *results.shape[1:]), problem.output) for make in (_pinned, cuda.device_array)),
             )
             for _ in range(min(STREAMS, -(-problem.batch // count)))
         ]
@@ -188,14 +201,21 @@ class Held:
             collect(turn)
             stream, sent, source, back, target = slots[turn]
             size = part.stop - part.start
-            sent[:size] = images[part]
-            source[:size].copy_to_device(sent[:size], stream=stream)
-            there, out = device_array("input", source[:size]), device_array("out", target[:size])
+            there, out = (device_array("array", whole)[slice(size),] for whole in (source, target))
+            if there.size:
+                sent[:size] = images[part]
+                source[:size].copy_to_device(sent[:size], stream=stream)
             self._launch(dataclasses.replace(problem, batch=size), there, out, stream)
             target[:size].copy_to_host(back[:size], stream=stream)
             waiting[turn] = part
         for turn in list(waiting):
             collect(turn)
+
+
+def _pinned(shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array of the host that is sent without waiting: of no elements there is none."""
+    found: Array = cuda.pinned_array(shape, dtype) if math.prod(shape) else np.empty(shape, dtype)
+    return found
 
 
 def check_out(out: Any, x: DeviceArray, shape: tuple[int, ...], problem: Problem) -> Any:
@@ -231,6 +251,21 @@ def _images(problem: Problem) -> int:
     return max(1, min(fitting, -(-problem.batch // STREAMS)))
 
 
+def added_up(grad: DeviceArray, accumulator: Any, result: Any) -> Any:
+    """The gradient by the bias, in the type of the gradient by the output and where that lies."""
+    with _driver(lambda: cuda.gpus[grad.device]):
+        cuda.synchronize()
+        found = total(grad, accumulator, result)
+        cuda.synchronize()
+        return as_callers(grad.source, found.source)
+
+
 def device_of(x: Any, device: object) -> int:
     """The number of the device that a call is computed on."""
-    return x.device if isinstance(x, DeviceArray) else number(device)
+    if not isinstance(x, DeviceArray):
+        return number(device)
+    if device is not None and cuda_number(device) not in (None, x.device):
+        raise ValueError(
+            f"device is {device!r}, but the input lies on CUDA device {x.device}: leave out device, or copy the input"
+        )
+    return x.device

@@ -59,7 +59,7 @@ def run(
 ) -> None:
     steps = [(size, step) for size, step in zip(x.shape[2:], x.strides[2:], strict=True) if size != 1]
     if any(step != size * below for (_, step), (size, below) in itertools.pairwise(steps)):
-        x = pack.contiguous(problem, x)
+        x = pack.contiguous(problem, x, stream)
         steps = [(problem.pixels, 1)]
     last = steps[-1][1] if steps else 1
     row = dataclasses.replace(x, shape=(*x.shape[:2], problem.pixels), strides=(*x.strides[:2], last))

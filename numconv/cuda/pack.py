@@ -96,23 +96,23 @@ def biases(problem: Problem, bias: DeviceArray | None) -> Any:
     return found
 
 
-def contiguous(problem: Problem, x: DeviceArray) -> DeviceArray:
+def contiguous(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
     """A copy of the input on its device, for kernels that take its pixels in one row."""
     size_d, size_h, size_w = (1, 1, *problem.spatial)[-3:]
     sizes = (1, problem.batch, problem.batch, problem.in_channels, problem.in_channels)
-    copy = _packed(x, problem.x_dtype, x.size, (*sizes, size_d * size_h * size_w, 1, size_h, size_w))
+    copy = _packed(x, problem.x_dtype, x.size, (*sizes, size_d * size_h * size_w, 1, size_h, size_w), stream)
     return dataclasses.replace(device_array("input", copy), shape=x.shape, strides=row_major(x.shape))
 
 
-def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...]) -> Any:
-    packed = cuda.device_array(max(2, size), dtype)
+def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...], stream: Any = None) -> Any:
+    packed = cuda.device_array(max(2, size), dtype, stream=stream or 0)
     if size and array.size:
-        _pack(array, packed, sizes)
+        _pack(array, packed, sizes, stream)
     elif size:
         packed.copy_to_device(np.zeros(max(2, size), dtype))
     return packed
 
 
-def _pack(array: DeviceArray, packed: Any, sizes: tuple[int, ...]) -> None:
+def _pack(array: DeviceArray, packed: Any, sizes: tuple[int, ...], stream: Any = None) -> None:
     strides = (array.strides[0], array.strides[1] if array.ndim > 1 else 0, *(0, 0, 0, *array.strides[2:])[-3:])
-    build()[-(-packed.size // THREADS), THREADS](array.flat(), array.span[1], strides, packed, sizes)
+    build()[-(-packed.size // THREADS), THREADS, stream or 0](array.flat(), array.span[1], strides, packed, sizes)

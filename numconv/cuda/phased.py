@@ -60,7 +60,7 @@ class PhasedOnGpu(Phased):
             for phase in box.phases:
                 target = whole[phase.outputs]
                 if not phase.taps:
-                    place(everywhere(target, folds), target, relu=relu and not folds, stream=stream)
+                    place(everywhere(target, folds), target, change=relu and not folds, stream=stream)
                     continue
                 method, weights, images = next(methods), next(ready), max(1, phase.problem.batch)
                 for n in range(0, problem.batch, images):
@@ -82,4 +82,4 @@ class PhasedOnGpu(Phased):
                     whole = folded(whole, axis, next(tables), where[-1].start, where[-1].stop, stream)
                 place(whole, result[tuple(where)], add=True, stream=stream)
         if folds:
-            place(everywhere(result), result, add=True, relu=relu, stream=stream)
+            place(everywhere(result), result, add=True, change=relu, stream=stream)

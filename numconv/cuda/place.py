@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import DeviceArray, device_array, row_major
+from .arrays import DeviceArray, as_callers, device_array, row_major
 from .driver import cuda, kernel
 
 THREADS = 128
@@ -17,11 +17,13 @@ AXES = 6
 
 
 @functools.cache
-def build(relu: bool) -> Any:
-    """The kernel; relu: may be asked for, which complex numbers cannot."""
+def build(real: bool) -> Any:
+    """The kernel, for real or for complex numbers."""
 
-    def place(source, start, steps, target, target_start, target_steps, sizes, add, cut):  # type: ignore[no-untyped-def]
-        """target[i] = source[i], plus target[i] if `add`; then, if `cut`, at least 0. All tuples are of 6 axes."""
+    def place(source, start, steps, target, target_start, target_steps, sizes, add, change):  # type: ignore[no-untyped-def]
+        """target[i] = source[i], plus target[i] if `add`; then, if `change`, at least 0, of complex numbers the
+        conjugate. All tuples are of 6 axes.
+        """
         rest = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
         if rest < sizes[0] * sizes[1] * sizes[2] * sizes[3] * sizes[4] * sizes[5]:
             i5, rest = rest % sizes[5], rest // sizes[5]
@@ -35,9 +37,11 @@ def build(relu: bool) -> Any:
             to += i3 * target_steps[3] + i4 * target_steps[4] + i5 * target_steps[5]
             value = source[at]
             if add != 0:
-                value = target[to] + value
-            if relu:  # noqa: SIM102  # numba leaves out a branch on a constant alone
-                if cut != 0 and value < source.dtype.type(0):
+                value = source.dtype.type(target[to]) + value
+            if change != 0:
+                if not real:
+                    value = source.dtype.type(complex(value.real, -value.imag))
+                elif value < source.dtype.type(0):
                     value = source.dtype.type(0)
             target[to] = value
 
@@ -77,16 +81,22 @@ def shaped(memory: Any, shape: tuple[int, ...], strides: tuple[int, ...] | None 
 
 
 def place(
-    source: DeviceArray, target: DeviceArray, *, add: bool = False, relu: bool = False, stream: Any = None
+    source: DeviceArray, target: DeviceArray, *, add: bool = False, change: bool = False, stream: Any = None
 ) -> None:
-    """Copy or add one array to another of its shape."""
+    """Copy or add one array to another of its shape; change: at least 0, or, of complex numbers, the conjugate.
+
+    What is added or changed is of the sums' dtype: float16 is moved alone.
+    """
     if not target.size:
         return
+    if source.dtype == target.dtype == np.float16:
+        # A move takes no arithmetic, least of all one that is emulated.
+        source, target = (dataclasses.replace(array, dtype=np.dtype(np.uint16)) for array in (source, target))
     filled = (1,) * (AXES - target.ndim)
     sizes = (*filled, *target.shape)
     steps, target_steps = ((*(0,) * len(filled), *array.strides) for array in (source, target))
-    build(target.dtype.kind != "c")[-(-target.size // THREADS), THREADS, stream or 0](
-        source.flat(), source.span[1], steps, target.flat(), target.span[1], target_steps, sizes, int(add), int(relu)
+    build(source.dtype.kind != "c")[-(-target.size // THREADS), THREADS, stream or 0](
+        source.flat(), source.span[1], steps, target.flat(), target.span[1], target_steps, sizes, int(add), int(change)
     )
 
 
@@ -102,12 +112,23 @@ def folded(source: DeviceArray, axis: int, table: Any, low: int, high: int, stre
     return target
 
 
-def exchanged(weight: DeviceArray, groups: int) -> DeviceArray:
-    """(groups * a, b, ...) as (groups * b, a, ...), a copy."""
-    channels, inside, *kernel = weight.shape
-    first, second, *steps = weight.strides
-    result = new((groups * inside, channels // groups, *kernel), weight.dtype)
-    shape = (groups, inside, channels // groups, *kernel)
-    source = dataclasses.replace(weight, shape=shape, strides=(channels // groups * first, second, first, *steps))
-    place(source, dataclasses.replace(result, shape=shape, strides=row_major(shape)))
-    return result
+def copied(source: DeviceArray, *, conjugate: bool = False) -> DeviceArray:
+    """A contiguous copy where the array lies, of the caller's type, after all that its device was asked to do."""
+    with cuda.gpus[source.device]:
+        cuda.synchronize()
+        memory = cuda.device_array(max(1, source.size), source.dtype)
+        there = device_array("array", as_callers(source.source, memory))
+        copy = dataclasses.replace(there, shape=source.shape, strides=row_major(source.shape))
+        place(source, copy, change=conjugate and source.dtype.kind == "c")
+        cuda.synchronize()
+        return copy
+
+
+def joined(parts: DeviceArray) -> DeviceArray:
+    """(a, b, ...) as (a * b, ...): a copy where the parts do not lie one behind the other."""
+    groups, count, *_ = parts.shape
+    if groups != 1 and count != 1 and parts.strides[0] != count * parts.strides[1]:
+        parts = copied(parts)
+    step = parts.strides[0] if count == 1 else parts.strides[1]
+    shape, strides = (groups * count, *parts.shape[2:]), (step, *parts.strides[2:])
+    return dataclasses.replace(parts, shape=shape, strides=strides)

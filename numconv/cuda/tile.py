@@ -384,7 +384,7 @@ def prepare(problem: Problem, weight: DeviceArray, bias: DeviceArray | None) -> 
 def run(problem: Problem, prepared: pack.Prepared, x: DeviceArray, out: Any, stream: Any) -> None:
     """One launch."""
     if x.span[0] >= LIMIT:
-        x = pack.contiguous(problem, x)
+        x = pack.contiguous(problem, x, stream)
     steps = (*x.strides[:2], *(0, 0, *x.strides[2:])[-3:])
     memory = x.flat() if x.size else out
     weight, bias, *tables, places, tile = prepared

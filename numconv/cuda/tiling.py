@@ -219,7 +219,9 @@ def blocks(problem: Problem, tile: Tile) -> int:
 
 def floats_alone(problem: Problem) -> str | None:
     """The refusal of other dtypes than float32 and float64."""
-    for name, dtype in (("input", problem.x_dtype), ("sums", problem.accumulator), ("output", problem.output)):
+    # Integers are made of the sums.
+    output = problem.output if problem.overflow is None else problem.accumulator
+    for name, dtype in (("input", problem.x_dtype), ("sums", problem.accumulator), ("output", output)):
         if dtype not in FLOATS or dtype != problem.accumulator:
             return f"the {name} is {dtype.name}, but its kernels take float32, or float64, alone"
     return None
