@@ -47,6 +47,21 @@ class DeviceArray:
         return array
 
 
+def there(array):
+    """An array on the device."""
+    return None if array is None else DeviceArray(array)
+
+
+def normal(*shape, dtype=np.float32):
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+def assert_same_bits(found, expected):
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    assert found.tobytes() == expected.tobytes(), np.abs(found - expected).max()
+
+
 def device(array):
     """An array of the host as the package's methods take one on the device."""
     from numconv.cuda.arrays import device_array
@@ -117,6 +132,16 @@ class Context:
         return (1 << 30, 1 << 30)
 
 
+class Stream:
+    """A stream, on which all is done at once."""
+
+    def __int__(self):
+        return 0
+
+    def synchronize(self):
+        return None
+
+
 LAUNCHERS = {}
 
 
@@ -132,6 +157,9 @@ def install(monkeypatch):
 
     for module in (loops, narrow, pack, place, strip, sums, tile):
         monkeypatch.setattr(module, "kernel", launcher)
+        for name in [name for name in vars(module) if name.startswith("build")]:
+            # What was built before belongs to a GPU, and what is built now to nobody afterwards.
+            monkeypatch.setattr(module, name, functools.cache(getattr(module, name).__wrapped__))
 
     def as_cuda_array(holder, sync=True):
         found = types.SimpleNamespace(__array_interface__=dict(holder.__cuda_array_interface__), keep=holder)
@@ -145,7 +173,7 @@ def install(monkeypatch):
         "current_context": Context,
         "gpus": [Context()],
         "synchronize": lambda: None,
-        "stream": lambda: types.SimpleNamespace(synchronize=lambda: None),
+        "stream": Stream,
         "pinned_array": np.empty,
     }
     for name, value in replaced.items():

@@ -12,8 +12,6 @@ It wins on 1x1 layers without stride and padding.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from typing import Any
 
 from ..accuracy import direct_bound, direct_expected
@@ -33,11 +31,7 @@ error_bound, expected_error = direct_bound, direct_expected
 
 
 def why_not(problem: Problem, machine: Machine) -> str | None:
-    if math.prod(problem.kernel) != 1:
-        return f"the kernel has {math.prod(problem.kernel)} taps, but a matrix product takes 1x1"
-    if any(step != 1 for step in problem.stride) or any(map(any, problem.padding)):
-        return "it takes the pixels in one row, but stride or padding break it up"
-    return tiling.why_not(problem.in_a_row)
+    return tiling.no_product(problem) or tiling.why_not(problem.in_a_row)
 
 
 def work(problem: Problem, machine: Machine) -> Work:
@@ -57,10 +51,4 @@ def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.
 def run(
     problem: Problem, machine: Machine, prepared: pack.Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
 ) -> None:
-    steps = [(size, step) for size, step in zip(x.shape[2:], x.strides[2:], strict=True) if size != 1]
-    if any(step != size * below for (_, step), (size, below) in itertools.pairwise(steps)):
-        x = pack.contiguous(problem, x, stream)
-        steps = [(problem.pixels, 1)]
-    last = steps[-1][1] if steps else 1
-    row = dataclasses.replace(x, shape=(*x.shape[:2], problem.pixels), strides=(*x.strides[:2], last))
-    tile.run(problem.in_a_row, prepared, row, out, stream)
+    tile.run(problem.in_a_row, prepared, pack.in_a_row(problem, x, stream), out, stream)

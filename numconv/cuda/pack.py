@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +103,16 @@ def contiguous(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
     sizes = (1, problem.batch, problem.batch, problem.in_channels, problem.in_channels)
     copy = _packed(x, problem.x_dtype, x.size, (*sizes, size_d * size_h * size_w, 1, size_h, size_w), stream)
     return dataclasses.replace(device_array("input", copy), shape=x.shape, strides=row_major(x.shape))
+
+
+def in_a_row(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
+    """The input with all pixels of an image and channel in one row: a copy where they lie in several."""
+    steps = [(size, step) for size, step in zip(x.shape[2:], x.strides[2:], strict=True) if size != 1]
+    if any(step != size * below for (_, step), (size, below) in itertools.pairwise(steps)):
+        x = contiguous(problem, x, stream)
+        steps = [(problem.pixels, 1)]
+    last = steps[-1][1] if steps else 1
+    return dataclasses.replace(x, shape=(*x.shape[:2], problem.pixels), strides=(*x.strides[:2], last))
 
 
 def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...], stream: Any = None) -> Any:

@@ -217,6 +217,15 @@ def blocks(problem: Problem, tile: Tile) -> int:
     return math.prod(grid(problem, tile))
 
 
+def no_product(problem: Problem) -> str | None:
+    """Why a correlation is no matrix product of its images as they lie."""
+    if math.prod(problem.kernel) != 1:
+        return f"the kernel has {math.prod(problem.kernel)} taps, but a matrix product takes 1x1"
+    if any(step != 1 for step in problem.stride) or any(map(any, problem.padding)):
+        return "it takes the pixels in one row, but stride or padding break it up"
+    return None
+
+
 def floats_alone(problem: Problem) -> str | None:
     """The refusal of other dtypes than float32 and float64."""
     # Integers are made of the sums.

@@ -1,0 +1,95 @@
+"""The 1x1 correlation by cuBLAS, where CuPy brings it.
+
+The idea: with a kernel of one tap, an image is one product of (out_channels, in_channels) by (in_channels, pixels)
+[1]_, which CuPy's matmul hands to cuBLAS on views of our arrays. It leaves the order of summation to cuBLAS, so
+`reproducible=True` excludes it; `matmul` is ours, and keeps it. float32 stays float32: TF32 is off unless the
+environment asks CuPy for it.
+
+It wins on 1x1 layers of many channels.
+
+.. [1] A. Zhang et al., "Dive into Deep Learning", section 7.4.3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from typing import Any, NamedTuple
+
+from ..accuracy import any_order_bound, any_order_expected
+from ..machine import Machine
+from ..method import Work
+from ..problem import Problem
+from . import pack, tiling
+from .arrays import DeviceArray
+
+NAME = "blas"
+REPRODUCIBLE = False
+NEEDS_RTOL = False
+
+# Of the peak, for large products: NVIDIA's figure for cuBLAS, not measured here.
+EFFICIENCY = 0.9
+# Kernels of a launch: the product, the bias, the activation.
+KERNELS = 3
+
+error_bound, expected_error = any_order_bound, any_order_expected
+
+
+class Prepared(NamedTuple):
+    """CuPy's arrays: weight (groups, output channels, input channels per group); bias (out_channels, 1) or None."""
+
+    weight: Any
+    bias: Any
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes on the device."""
+        return int(self.weight.nbytes) + (0 if self.bias is None else int(self.bias.nbytes))
+
+
+def why_not(problem: Problem, machine: Machine) -> str | None:
+    if reason := tiling.no_product(problem) or tiling.floats_alone(problem):
+        return reason
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy, which leads to cuBLAS, is not installed: pip install cupy-cuda13x (or cupy-cuda12x)"
+    return None
+
+
+def work(problem: Problem, machine: Machine) -> Work:
+    rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
+    return Work(problem.flops, rate, problem.bytes, KERNELS * machine.launch, 0.0)
+
+
+def scratch_bytes(problem: Problem, machine: Machine) -> int:
+    return 0
+
+
+def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> Prepared:
+    import cupy
+
+    kind, groups = problem.accumulator, problem.groups
+    held = cupy.array(_there(cupy, weight), kind).reshape(groups, problem.out_channels // groups, problem.taps)
+    return Prepared(held, None if bias is None else cupy.array(_there(cupy, bias), kind).reshape(-1, 1))
+
+
+def run(
+    problem: Problem, machine: Machine, prepared: Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
+) -> None:
+    import cupy
+
+    groups, pixels = problem.groups, problem.pixels
+    row = pack.in_a_row(problem, x, stream)
+    with cupy.cuda.ExternalStream(int(stream or 0)):
+        images = _there(cupy, row.split(1, groups))
+        result = cupy.asarray(out).reshape(problem.batch, problem.out_channels, pixels)
+        products = result.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
+        cupy.matmul(prepared.weight, images, out=products)
+        if prepared.bias is not None:
+            result += prepared.bias
+        if problem.activation == "relu":
+            cupy.maximum(result, 0, out=result)
+
+
+def _there(cupy: Any, array: DeviceArray) -> Any:
+    """CuPy's view of an array, which waits for no stream: what it must wait for is done, or on the same one."""
+    return cupy.asarray(dataclasses.replace(array, stream=None))
