@@ -141,7 +141,8 @@ def conv2d(
         Where it is computed; None: where the input lies. With a NumPy array, "cuda" sends it to the device and brings
         the result back, in chunks of images that fit its memory.
     stream : optional
-        The CUDA stream of the kernels: numba's, or a handle. None: the one that the input's interface names.
+        The CUDA stream of the kernels: an object with `__cuda_stream__`, as CuPy's, torch's and numba's, or a handle.
+        None: the one that the input's interface names; for torch's arrays, its current one.
 
     Returns
     -------

@@ -62,6 +62,11 @@ def signature(real, weight):
     return types.void(*map(flat, (real, weight, real, real, int32, int32, int32, int32)), *[int64] * 6)
 
 
+def loops_signature():
+    """x, weight, bias; depth, height, width, places; out; start and strides."""
+    return types.void(*map(flat, (float32, float32, float32, int32, int32, int32, int32, float32)), *[int64] * 6)
+
+
 def tool(name):
     """A program of the CUDA toolkit: the wheel's, else the one on the path."""
     found = sorted(Path(np.__file__).parents[1].glob(f"nvidia/*/bin/{name}"))

@@ -71,6 +71,13 @@ class Foreign:
         return {**self.array.__array_interface__, "stream": self.stream, "version": 3}
 
 
+class Second(Foreign):
+    """An array on another device."""
+
+    def __dlpack_device__(self):
+        return (2, 1)
+
+
 def on_device(array):
     return None if array is None else Foreign(array)
 
@@ -221,12 +228,15 @@ def test_a_call_runs_on_its_own_stream_the_inputs_or_the_default(monkeypatch):
     for kind in ("legacy_default_stream", "per_thread_default_stream"):
         monkeypatch.setattr(cuda, kind, lambda kind=kind: kind, raising=False)
     mine = cuda.stream()
+    launch._of_handle.cache_clear()
     for given, of_input, expected in (
         (None, None, 0),
         (None, 1, "legacy_default_stream"),
         (None, 2, "per_thread_default_stream"),
         (None, 4096, ("external", 4096)),
         (8192, 4096, ("external", 8192)),
+        (types.SimpleNamespace(__cuda_stream__=lambda: (0, 8192)), 4096, ("external", 8192)),
+        (types.SimpleNamespace(__cuda_stream__=lambda: (0, 0)), 4096, 0),
         (mine, 4096, mine),
     ):
         assert launch.stream_of(given, device_array("input", Foreign(X, of_input))) == expected
@@ -261,6 +271,10 @@ MISTAKES = [
     (TypeError, "the input lies on a CUDA device, but the weight on the host", lambda: nc.conv2d(Foreign(X), W)),
     (TypeError, "the input lies on the host, but the weight on a", lambda: nc.conv2d(X, Foreign(W), device="cuda")),
     (TypeError, "but device is 'cpu': copy it", lambda: nc.conv2d(Foreign(X), Foreign(W), device="cpu")),
+    (ValueError, "on CUDA device 0, but the weight on device 1: copy", lambda: nc.conv2d(Foreign(X), Second(W))),
+    (ValueError, "is 'cuda:1', but the input lies on CUDA device 0",
+     lambda: nc.conv2d(Foreign(X), Foreign(W), device="cuda:1")),
+    (ValueError, "on CUDA device 1, but this plan is on device 0", lambda: nc.plan(X.shape, Foreign(W))(Second(X))),
     (ValueError, "device is 'tpu', but it must be", lambda: nc.conv2d(X, W, device="tpu")),
     (ValueError, "device is 'cuda:7', but this machine has 1", lambda: nc.conv2d(X, W, device="cuda:7")),
     (TypeError, "device is 3, but it takes", lambda: nc.conv2d(X, W, device=3)),

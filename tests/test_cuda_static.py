@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
+import types
 
 import pytest
 
@@ -11,11 +14,12 @@ pytest.importorskip("numba_cuda", reason="the extra `cuda` is not installed")
 import cuda_static
 import numpy as np
 import ptx_device
+from numba.cuda import codegen, dispatcher
 from ptx import Kernel
 from ptx_memory import Counts
 
 from numconv import jit
-from numconv.cuda import depthwise, strip, tile, tiled, tiling
+from numconv.cuda import depthwise, loops, strip, tile, tiled, tiling
 from numconv.testing import Case, arrays
 
 needs_tools = pytest.mark.skipif(not cuda_static.tools(), reason="ptxas and nvdisasm are not installed: cuda-test")
@@ -89,6 +93,8 @@ DYNAMIC = {
     "7x7": (Case("", (1, 3, 4, 32), (64, 3, 7, 7), {"padding": 3}), 0),
     "1x1": (Case("", (1, 16, 128), (64, 16, 1)), 0),
     "3x3 stride 2": (Case("", (1, 4, 8, 64), (64, 4, 3, 3), {"stride": 2, "padding": 1}), 0),
+    "5x5 stride 2": (Case("", (1, 2, 8, 64), (64, 2, 5, 5), {"stride": 2, "padding": 2}), 0),
+    "7x7 stride 2": (Case("", (1, 2, 8, 64), (64, 2, 7, 7), {"stride": 2, "padding": 3}), 0),
     "filter 3x3": (Case("", (1, 1, 128, 64), (1, 1, 3, 3), {"padding": 1}), 0.13),
     "filter 7x7": (Case("", (1, 1, 128, 64), (1, 1, 7, 7), {"padding": 3}), 0.45),
     "depthwise at 14": (Case("", (1, 16, 14, 14), (16, 1, 3, 3), {"groups": 16, "padding": 1}), 0.08),
@@ -115,6 +121,25 @@ def test_the_cache_on_disk_goes_stale_with_an_edit_anywhere():
     constants = [cell.cell_contents for cell in kernel.py_func.__closure__]
     # What pickles alike in every process: numba tells the entries apart by that.
     assert all(isinstance(one, (bool, int, tuple, type)) for one in constants)
+
+
+@needs_tools
+def test_what_a_gpu_would_load_is_made_of_the_ptx_that_is_proved(monkeypatch):
+    """Numba's own road from a kernel to machine code and to its cache on disk, up to the driver's door."""
+    device = types.SimpleNamespace(compute_capability=(9, 0))
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
+    monkeypatch.setattr(codegen.devices, "get_context", lambda: types.SimpleNamespace(device=device))
+    found = loops.build(loops.FLOAT)
+    arguments = cuda_static.loops_signature()
+    compiled = dispatcher._Kernel(found.py_func, arguments.args, **found.targetoptions)
+    cubin = compiled._codelibrary.get_cubin().code
+    assert cubin.startswith(b"\x7fELF")
+    (proved,) = compiled._codelibrary.get_asm_strs()
+    same = ptx_device.compile_ptx(found.py_func, arguments, loops.THREADS, 1, (9, 0, "a"))
+    # But for the name, which numba makes anew each time.
+    proved, same = (re.sub(r"_ZN\w+", "", text).partition(".entry")[2] for text in (proved, same))
+    assert proved.split() == same.split()
+    assert cubin in pickle.dumps(compiled._reduce_states())
 
 
 def test_a_launch_on_a_small_grid_warns_of_nothing():

@@ -24,9 +24,11 @@ from .narrow import narrowed
 from .place import new, place
 from .sums import total
 
-# Of the device's free memory: two chunks in flight.
+# Of the device's free memory: two chunks in flight. Their pinned memory on the host takes long to come by, and chunks
+# as large as this are sent no slower than larger ones.
 SHARE = 0.4
 STREAMS = 2
+CHUNK_BYTES = 64 << 20
 
 
 def number(device: object) -> int:
@@ -72,7 +74,8 @@ def gpu(index: int) -> Gpu:
             name=name,
             cc=(int(cc[0]), int(cc[1])),
             multiprocessors=int(device.MULTIPROCESSOR_COUNT),
-            clock=1e3 * getattr(device, "CLOCK_RATE", typical.clock / 1e3),
+            # Virtual devices may tell none.
+            clock=1e3 * getattr(device, "CLOCK_RATE", 0) or typical.clock,
         )
 
 
@@ -82,13 +85,21 @@ def gpu_of(x: Any, device: object) -> Gpu:
 
 
 def stream_of(stream: Any, x: DeviceArray) -> Any:
-    """The stream that a call runs on: the caller's, else the input's own, else the default; numba's or a handle."""
-    found = x.stream if stream is None else stream
-    if not isinstance(found, int) or found == 0:
-        return found or 0
+    """The stream that a call runs on, as numba's or 0: the caller's, of whatever library or a handle, else the input's
+    own, else the default.
+    """
+    found: Any = x.stream if stream is None else stream
+    if hasattr(found, "__cuda_stream__"):
+        found = int(found.__cuda_stream__()[1])
+    return _of_handle(found) if isinstance(found, int) and found else found or 0
+
+
+@functools.lru_cache(maxsize=64)
+def _of_handle(handle: int) -> Any:
+    """Numba's stream of a handle: the same each time, since numba keeps the launches that it was asked for by it."""
     # The interface's numbers of the two default streams.
-    named = {1: cuda.legacy_default_stream, 2: cuda.per_thread_default_stream}.get(found)
-    return cuda.external_stream(found) if named is None else named()
+    named = {1: cuda.legacy_default_stream, 2: cuda.per_thread_default_stream}.get(handle)
+    return cuda.external_stream(handle) if named is None else named()
 
 
 def upload(array: Any) -> DeviceArray | None:
@@ -247,8 +258,8 @@ def _images(problem: Problem) -> int:
     free = cuda.current_context().get_memory_info()[0]
     moved = problem.x_dtype.itemsize * math.prod(problem.x_shape[1:])
     moved += problem.output.itemsize * math.prod(problem.out_shape[1:])
-    fitting = problem.batch if math.isinf(free) else int(SHARE * free) // (STREAMS * max(1, moved))
-    return max(1, min(fitting, -(-problem.batch // STREAMS)))
+    room = CHUNK_BYTES if math.isinf(free) else min(CHUNK_BYTES, int(SHARE * free) // STREAMS)
+    return max(1, min(room // max(1, moved), -(-problem.batch // STREAMS)))
 
 
 def added_up(grad: DeviceArray, accumulator: Any, result: Any) -> Any:
