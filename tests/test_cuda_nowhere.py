@@ -45,7 +45,14 @@ def test_without_the_library_a_sentence_names_the_extra(run_python):
 
 
 @pytest.mark.skipif(not HAS_LIBRARY, reason="the extra `cuda` is not installed")
-@pytest.mark.parametrize("call", [lambda: nc.conv2d(X, W, device="cuda"), lambda: nc.plan(X.shape, W, device="cuda")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: nc.conv2d(X, W, device="cuda"),
+        lambda: nc.conv2d_weight(X, W.shape, np.zeros((1, 4, 3, 3)), device="cuda:0"),
+        lambda: nc.plan(X.shape, W, device="cuda"),
+    ],
+)
 def test_without_a_driver_a_sentence_says_so(call):
     from numba import cuda
 

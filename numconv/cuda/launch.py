@@ -36,7 +36,7 @@ def number(device: object) -> int:
     index = cuda_number(device)
     if index is None:
         return int(_current().id)
-    count = len(_driver(lambda: cuda.gpus))
+    count = _driver(lambda: len(cuda.gpus))
     if index >= count:
         raise ValueError(f"device is {device!r}, but this machine has {count} CUDA devices: count from 0")
     return index
