@@ -48,22 +48,23 @@ class Gpu:
     clock: float
     bandwidth: float
     shared_bytes: int
-    # float32 multiply-adds that a multiprocessor starts in a cycle, and float64 ones.
+    # float32 multiply-adds that a multiprocessor starts in a cycle, float64 ones, and TF32 ones of its tensor cores.
     lanes: int
     double_lanes: int
+    tensor_lanes: int
 
 
 # One typical GPU for each compute capability.
 GPUS = {
     gpu.cc: gpu
     for gpu in (
-        Gpu("T4", (7, 5), 40, 1.59e9, 320e9, 64 << 10, 64, 2),
-        Gpu("A100", (8, 0), 108, 1.41e9, 1555e9, 164 << 10, 64, 32),
-        Gpu("RTX 3090", (8, 6), 82, 1.70e9, 936e9, 100 << 10, 128, 2),
-        Gpu("RTX 4090", (8, 9), 128, 2.52e9, 1008e9, 100 << 10, 128, 2),
-        Gpu("H100", (9, 0), 132, 1.83e9, 3350e9, 228 << 10, 128, 64),
-        Gpu("B200", (10, 0), 148, 1.92e9, 8000e9, 228 << 10, 128, 64),
-        Gpu("RTX 5090", (12, 0), 170, 2.41e9, 1792e9, 100 << 10, 128, 2),
+        Gpu("T4", (7, 5), 40, 1.59e9, 320e9, 64 << 10, 64, 2, 0),
+        Gpu("A100", (8, 0), 108, 1.41e9, 1555e9, 164 << 10, 64, 32, 512),
+        Gpu("RTX 3090", (8, 6), 82, 1.70e9, 936e9, 100 << 10, 128, 2, 128),
+        Gpu("RTX 4090", (8, 9), 128, 2.52e9, 1008e9, 100 << 10, 128, 2, 128),
+        Gpu("H100", (9, 0), 132, 1.83e9, 3350e9, 228 << 10, 128, 64, 1024),
+        Gpu("B200", (10, 0), 148, 1.92e9, 8000e9, 228 << 10, 128, 64, 2048),
+        Gpu("RTX 5090", (12, 0), 170, 2.41e9, 1792e9, 100 << 10, 128, 2, 128),
     )
 }
 # Seconds from a launch to its kernel's first instruction, and of numba's part in it.

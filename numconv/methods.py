@@ -22,6 +22,6 @@ def methods() -> tuple[Method, ...]:
 @functools.cache
 def cuda_methods() -> tuple[Method, ...]:
     """The table of a GPU."""
-    from .cuda import blas, depthwise, loops, matmul, tiled
+    from .cuda import blas, depthwise, loops, matmul, tensor, tiled
 
-    return (matmul, blas, depthwise, tiled, loops)
+    return (matmul, blas, depthwise, tensor, tiled, loops)

@@ -107,7 +107,7 @@ def hot_loop(instructions, labels):
     """(share of multiply-adds, bytes from shared memory per flop) in the loop with most of them, the innermost; in all
     from the first of them to the last, where the compiler left no loop around any.
     """
-    adds = [place for place, one in enumerate(instructions) if "FFMA" in one or "DFMA" in one]
+    adds = [place for place, one in enumerate(instructions) if re.search("FFMA|DFMA|HMMA", one)]
     bodies = [instructions[adds[0] : adds[-1] + 1]]
     for end, instruction in enumerate(instructions):
         branch = re.search(r"BRA.*`\(\.(L_x_\d+)\)", instruction)
@@ -115,7 +115,7 @@ def hot_loop(instructions, labels):
             bodies.append(instructions[labels[branch[1]] : end + 1])
     loops = []
     for body in bodies[1:] or bodies:
-        count = sum("FFMA" in one or "DFMA" in one for one in body)
+        count = sum(bool(re.search("FFMA|DFMA|HMMA", one)) for one in body)
         loaded = sum(int(width or 32) // 8 for one in body for width in re.findall(r"\bLDS(?:\.(\d+))?\b", one))
         loops.append((count, -len(body), loaded))
     count, length, loaded = max(loops)

@@ -188,6 +188,9 @@ class Block:
             self._access(kind, modifiers, operands, at, who)
             return
         dtype = TYPES.get(name[-1])
+        if kind == "mma":
+            self._multiply(modifiers, operands, at, who)
+            return
         if kind == "cvt":
             self._set(operands[0], self._convert(modifiers, operands[1], at), at)
             return
@@ -202,7 +205,32 @@ class Block:
         values = [self._value(operand, dtype, at) for operand in operands[1:]]
         self._set(operands[0], getattr(self, f"_{kind}")(modifiers, dtype, *values), at)
 
+    def _multiply(self, modifiers, operands, at, who):
+        """Sums of 16 by 8 and products of TF32, eight deep, by each warp."""
+        assert modifiers == ["sync", "aligned", "m16n8k8", "row", "col", "f32", "tf32", "tf32", "f32"], modifiers
+        if len(who) % WARP or (who.reshape(-1, WARP) % WARP != np.arange(WARP)).any():
+            raise Fault("mma: a warp's threads parted")
+        places, a, b, c = (operand.strip("{}").replace(" ", "").split(",") for operand in operands)
+        words = [self._value(one, np.uint32, at).reshape(-1, WARP) for one in (*a, *b)]
+        if any((word & 0x1FFF).any() for word in words):
+            raise Fault("mma: an operand is no TF32")
+        factors = [word.view(np.float32).astype(np.float64) for word in words]
+        across, down = np.divmod(np.arange(WARP), 4)
+        left, right, sums = (np.zeros((len(who) // WARP, *shape)) for shape in ((16, 8), (8, 8), (16, 8)))
+        for i in range(4):
+            left[:, across + i % 2 * 8, down + i // 2 * 4] = factors[i]
+            sums[:, across + i // 2 * 8, 2 * down + i % 2] = self._value(c[i], np.float32, at).reshape(-1, WARP)
+        for i in range(2):
+            right[:, down + 4 * i, across] = factors[4 + i]
+        sums = (sums + left @ right).astype(np.float32)
+        for i in range(4):
+            self._set(places[i], sums[:, across + i // 2 * 8, 2 * down + i % 2].ravel(), at)
+
     def _convert(self, modifiers, operand, at):
+        if modifiers == ["rna", "tf32", "f32"]:
+            value = self._value(operand, np.float32, at)
+            bits = value.view(np.uint32)
+            return np.where(np.isnan(value), np.uint32(0x7FFFE000), (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000))
         to, source = (TYPES[part] if part != "f16" else np.float16 for part in modifiers[-2:])
         value = self._value(operand, source, at) if source is not np.float16 else self._value(operand, np.uint16, at)
         value = value.view(np.float16) if source is np.float16 else value

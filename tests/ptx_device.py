@@ -153,9 +153,9 @@ def launcher(function, threads, resident):
 
 def install(monkeypatch):
     """Put the device under numba's API, and the interpreter under the package's kernels."""
-    from numconv.cuda import loops, narrow, pack, place, strip, sums, tile
+    from numconv.cuda import loops, narrow, pack, place, strip, sums, tensor, tile
 
-    for module in (loops, narrow, pack, place, strip, sums, tile):
+    for module in (loops, narrow, pack, place, strip, sums, tensor, tile):
         monkeypatch.setattr(module, "kernel", launcher)
         for name in [name for name in vars(module) if name.startswith("build")]:
             # What was built before belongs to a GPU, and what is built now to nobody afterwards.

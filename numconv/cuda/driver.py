@@ -78,3 +78,19 @@ def inlined(function: Callable[..., Any]) -> Any:
     if isinstance(cuda, Missing):
         return function
     return cuda.jit(function, device=True, **({} if simulated() else INLINED))
+
+
+def extension(function: Callable[..., Any]) -> Any:
+    """An instruction that numba has no name for, for kernels to call, by what `function` says of types and code."""
+    if isinstance(cuda, Missing) or simulated():
+        return function
+    from numba.cuda.extending import intrinsic
+
+    return intrinsic(function)
+
+
+def types() -> Any:
+    """Numba's types, for extensions."""
+    from numba.cuda import types as known
+
+    return known
