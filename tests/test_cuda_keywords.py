@@ -89,7 +89,9 @@ def one_axis(function, options, dtype):
 SUMS = {
     "int64": np.array([[[-(2**40), -129, -128, 5, 127, 128, 2**40]]]),
     "uint64": np.array([[[2**63, 127, 128, 0, 2**64 - 1]]], np.uint64),
-    "float32": np.array([[[-129, -128.5, -0.5, 0.5, 1.5, 2**23 + 1, 127.49, np.inf, -np.inf, np.nan]]], np.float32),
+    "float32": np.array(
+        [[[-129, -128.5, -2.5, -1.7, -0.5, 0.5, 1.5, 2**23 + 1, 127.49, np.inf, -np.inf, np.nan]]], np.float32
+    ),
 }
 
 
