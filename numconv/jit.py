@@ -5,6 +5,11 @@ Nothing else in the package names a numba option, reads a numba setting or takes
 **Options.** Kernels release the GIL, are cached on disk, follow IEEE arithmetic to the letter (no fast-math:
 NaN and inf are data, and the order of summation is a promise) and divide as NumPy does.
 
+**Compiling.** A kernel is optimised as a whole, once, with everything that it calls. numba makes machine code of each
+function by itself, and optimises again what it calls, at each level of calls and four times for a prange: that took 15
+of the 20 seconds of a first correlation, which now takes 6. Register tiles alone are compiled for themselves and called
+by address (`Native`), for all kernels that need them.
+
 **Cache.** numba notices an edit only in the file that holds a kernel. A numconv kernel is inlined from several
 files, so its cache entry carries the stamp of the whole package: an edit anywhere recompiles, and stale code is
 never served. Where the package folder is read-only, numba falls back to the user's cache folder.
@@ -14,11 +19,11 @@ What happens when several Python threads call at once, or a process forks, depen
 
 | situation | policy |
 | --- | --- |
-| omp or tbb layer, any number of Python threads | every caller runs the parallel kernel |
-| workqueue layer, which aborts the process on concurrent entry | one caller runs parallel, the others the serial twin |
-| a forked child (GNU OpenMP kills a child that enters a parallel region) | the serial twin |
+| omp or tbb layer, any number of Python threads | every caller has numba's threads run its shares |
+| workqueue layer, which aborts the process on concurrent entry | one caller does, the others run theirs alone |
+| a forked child (GNU OpenMP kills a child that enters a parallel region) | the caller runs its shares alone |
 
-A serial twin is the same function compiled without ``parallel=True``, on demand; its result has the same bits.
+A caller that runs alone goes through the same kernel and the same shares, one after another: the bits are the same.
 The lock guards numconv's own kernels: under workqueue, a program that runs parallel kernels of its own beside
 numconv's from several Python threads needs the omp or tbb layer, as numba's manual says.
 """
@@ -30,17 +35,23 @@ import functools
 import hashlib
 import os
 import threading
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
+import llvmlite.binding
 import numba
 import numba.core.caching
 import numba.core.ccallback
+import numba.core.codegen
+import numba.core.compiler
 import numba.core.event
+import numba.core.registry
 import numba.np.ufunc.parallel
 import numba.np.unsafe.ndarray
+import numpy as np
+
+from .problem import Array
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +62,9 @@ _parallel: Any = numba.np.ufunc.parallel
 _caching: Any = numba.core.caching
 _ccallback: Any = numba.core.ccallback
 _event: Any = numba.core.event
+_codegen: Any = numba.core.codegen
+_compiler: Any = numba.core.compiler
+_registry: Any = numba.core.registry
 
 # In a kernel, ``Fields(*to_fields(integers, FIELDS))`` is a NamedTuple of the integers that an array brought. As an
 # argument, a tuple costs each call 0.1 us for each of its fields, the array 0.1 us as a whole.
@@ -80,6 +94,8 @@ def _threads_left_behind() -> bool:
 # The process whose threads numba's are.
 _PROCESS = -1 if _threads_left_behind() else os.getpid()
 _WORKQUEUE = threading.RLock()
+# In place of a team: the caller runs all shares.
+ALONE = np.zeros(2, np.int64)
 
 
 @functools.lru_cache(maxsize=1)
@@ -151,38 +167,76 @@ class _LateCache:
         return getattr(self._opened, name)
 
 
-def _compile(function: Callable[P, R], parallel: bool) -> Callable[P, R]:
-    dispatcher = _numba.njit(function, parallel=parallel, **OPTIONS)
+def _compile(function: Callable[P, R]) -> Callable[P, R]:
+    dispatcher = _numba.njit(function, **OPTIONS)
     dispatcher._cache = _LateCache(function)
     return cast("Callable[P, R]", dispatcher)
 
 
-class Kernel(Generic[P, R]):
-    """A parallel kernel and its serial twin; calling it picks one by the threading policy above."""
+class _PartLibrary(_codegen.JITCodeLibrary):
+    """Code as it was written, for a kernel to take in."""
 
-    def __init__(self, function: Callable[P, R]) -> None:
-        self.__doc__ = function.__doc__
-        self.__name__ = function.__name__
-        self.py_func = function
-        self.parallel = _compile(function, parallel=True)
+    def _optimize_final_module(self) -> None:
+        """Nothing: the kernel does."""
+
+    def _finalize_final_module(self) -> None:
+        """No machine code."""
+        self._finalized = True
+
+
+class _PartCompiler(_compiler.Compiler):
+    """numba's compiler, up to the code as it was written."""
+
+    def compile_extra(self, function: Callable[..., Any]) -> Any:
+        self.state.library = _PartLibrary(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.flags.no_compile = True
+        return super().compile_extra(function)
+
+
+class Part(_registry.CPUDispatcher):
+    """A function that kernels call, and that becomes machine code only within them.
+
+    Where Python calls it, as tests do, it is compiled once more for that.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        options = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **OPTIONS}
+        super().__init__(function, targetoptions=options, pipeline_class=_PartCompiler)
+
+    def add_overload(self, result: Any) -> None:
+        """Keep the code of a signature, which has no address, under a key of its own."""
+        result = result._replace(entry_point=object())
+        self.targetctx.insert_user_function(result.entry_point, result.fndesc, [result.library])
+        self.overloads[tuple(result.signature.args)] = result
 
     @functools.cached_property
-    def serial(self) -> Callable[P, R]:
-        """The same function without threads, under a name of its own: numba's cache keys do not hold `parallel`."""
-        source = cast("types.FunctionType", self.py_func)
-        twin = types.FunctionType(source.__code__, source.__globals__, f"{source.__name__}_serial")
-        twin.__qualname__ = twin.__name__
-        twin.__module__ = source.__module__
-        return _compile(cast("Callable[P, R]", twin), parallel=False)
+    def alone(self) -> Callable[..., Any]:
+        """The same function, compiled for Python to call."""
+        return _compile(self.py_func)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.alone(*args)
+
+
+class Kernel(Generic[P, R]):
+    """A kernel whose shares run on numba's threads (`run_shares` in cpu/simd/native.py).
+
+    Its first parameter, `team`, says how, by the threading policy above; a call leaves it out.
+    """
+
+    def __init__(self, function: Callable[Concatenate[Array, P], R]) -> None:
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.compiled = _compile(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if os.getpid() != _PROCESS:
-            return self.serial(*args, **kwargs)
+            return self.compiled(ALONE, *args, **kwargs)
         if layer() in THREADSAFE_LAYERS:
-            return self.parallel(*args, **kwargs)
+            return self.compiled(_team(), *args, **kwargs)
         try:
-            twin = self.parallel if _WORKQUEUE.acquire(blocking=False) else self.serial
-            return twin(*args, **kwargs)
+            team = _team() if _WORKQUEUE.acquire(blocking=False) else ALONE
+            return self.compiled(team, *args, **kwargs)
         finally:
             # The lock itself knows whether it is this thread's, for Ctrl-C may come after any call: before the answer
             # of `acquire` is stored, and inside contextlib.suppress.
@@ -192,16 +246,20 @@ class Kernel(Generic[P, R]):
                 pass
 
 
-def njit(*, parallel: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+@overload
+def njit(*, parallel: Literal[True]) -> Callable[[Callable[Concatenate[Array, P], R]], Kernel[P, R]]: ...
+
+
+@overload
+def njit() -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def njit(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The decorator of every CPU kernel.
 
-    ``@njit(parallel=True)`` makes a `Kernel`, called from Python; ``@njit()`` makes a function for kernels to call.
+    ``@njit(parallel=True)`` makes a `Kernel`, called from Python; ``@njit()`` makes a `Part`, for kernels to call.
     """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        return Kernel(function) if parallel else _compile(function, parallel=False)
-
-    return decorate
+    return Kernel if parallel else Part
 
 
 def cuda_options(threads: int, resident: int) -> dict[str, Any]:
@@ -215,8 +273,8 @@ def cuda_options(threads: int, resident: int) -> dict[str, Any]:
 class Native:
     """A function with an address, compiled for itself: kernels call it by that address.
 
-    numba compiles what a kernel calls again with the kernel, and again at each level in between: a register tile in
-    every one of eight levels took 10 of 15 seconds. `arguments` and the result, none, are numba's types.
+    Which register tiles a kernel needs, the shapes tell: compiled into it, all of them would be, for each dtype of the
+    input. `arguments` and the result, none, are numba's types.
     """
 
     def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -259,6 +317,14 @@ def spread(function: Callable[[int], None], count: int) -> None:
         function(0)
         for future in futures:
             future.result()
+
+
+@functools.lru_cache(maxsize=1)
+def _team() -> Array:
+    """The addresses of what `run_shares` (simd/native.py) calls, of the threading layer that runs."""
+    layer()
+    names = ("numba_parallel_for", "get_num_threads")
+    return np.array([int(llvmlite.binding.address_of_symbol(name)) for name in names])
 
 
 @functools.lru_cache(maxsize=1)

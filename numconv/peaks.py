@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from . import jit
-from .cpu.simd.native import spin
+from .cpu.simd.native import run_shares, spin
 from .jit import njit
 from .machine import machine
 from .method import Array
@@ -31,21 +30,31 @@ class Peaks(NamedTuple):
 
 
 @njit(parallel=True)
-def spin_all(sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
+def spin_all(team: Array, sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
     """One chain of multiply-adds per entry of sums."""
-    for share in prange(len(sums)):
-        sums[share] = spin(rounds, lanes)
+    run_shares(team, spin_share, len(sums), (sums, rounds, lanes))
+
+
+@njit()
+def spin_share(share: int, sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
+    """One thread's chain."""
+    sums[share] = spin(rounds, lanes)
 
 
 @njit(parallel=True)
-def copy_all(source: Array, target: Array, shares: int) -> None:
+def copy_all(team: Array, source: Array, target: Array, shares: int) -> None:
     """Target = source, in even shares."""
-    for share in prange(shares):
-        # Through slices: an index that might be negative keeps LLVM from using vectors, at a third of the speed.
-        first, end = len(source) * share // shares, len(source) * (share + 1) // shares
-        part, given = target[first:end], source[first:end]
-        for i in range(len(part)):
-            part[i] = given[i]
+    run_shares(team, copy_share, shares, (source, target, shares))
+
+
+@njit()
+def copy_share(share: int, source: Array, target: Array, shares: int) -> None:
+    """One thread's share."""
+    # Through slices: an index that might be negative keeps LLVM from using vectors, at a third of the speed.
+    first, end = len(source) * share // shares, len(source) * (share + 1) // shares
+    part, given = target[first:end], source[first:end]
+    for i in range(len(part)):
+        part[i] = given[i]
 
 
 def measure(repeats: int = 10, threads: int | None = None) -> Peaks:

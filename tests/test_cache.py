@@ -15,7 +15,7 @@ import numpy as np
 from numconv import peaks
 sums = np.zeros(1, np.float32)
 peaks.spin_all(sums, 1, (0, 0, 0, 0))
-stats = peaks.spin_all.parallel.stats
+stats = peaks.spin_all.compiled.stats
 print(round(float(sums[0]), 3), sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 # 12 chains of 4 lanes that start at 0 to 11, once times 0.999 plus 0.001, added up.
@@ -58,13 +58,6 @@ def test_an_index_of_another_numconv_is_not_read(run_python, package):
     run_python(SCRIPT, package=package)
     for index in package.rglob("*.nbi"):
         index.write_bytes(pickle.dumps(numba.__version__) + b"names of classes that are gone")
-    assert run_python(SCRIPT, package=package) == f"{RIGHT} 0 1\n"
-
-
-def test_the_twins_are_kept_apart(package, run_python):
-    run_python(SCRIPT.replace("peaks.spin_all(", "peaks.spin_all.serial("), package=package)
-    names = {path.name.split(".")[1].rpartition("-")[0] for path in package.rglob("peaks.*.nbi")}
-    assert names == {"spin_all_serial"}, "spin_all is what numba would load for the parallel kernel"
     assert run_python(SCRIPT, package=package) == f"{RIGHT} 0 1\n"
 
 

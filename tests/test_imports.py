@@ -92,7 +92,8 @@ FLOORS = (
     {"method"},
     {"validate"},
     {"cuda.driver"},
-    {"jit", "machine", "problem"},
+    {"jit"},
+    {"machine", "problem"},
     {"profile"},
     {"version"},
 )

@@ -78,9 +78,11 @@ def test_an_interrupt_while_compiling_leaves_the_kernel_compilable(run_python, t
         STORM
         + """
 from numconv.cpu import loops
+import numba
+# numba fills its own tables as it first compiles, and an interrupt then leaves them half full.
+numba.njit(lambda: None)()
 small = np.arange(12, dtype=np.int64).reshape(1, 1, 12)
 interrupted = 0
-jit._PROCESS = -1  # the serial twin, which compiles sooner
 for delay in (0.02, 0.1, 0.3):
     try:
         signal.setitimer(signal.ITIMER_REAL, delay)
@@ -90,7 +92,7 @@ for delay in (0.02, 0.1, 0.3):
 signal.setitimer(signal.ITIMER_REAL, 0)
 assert interrupted >= 1
 assert nc.conv1d(small, small[..., :2])[0, 0].tolist() == list(range(1, 12))
-assert len(loops.correlate.serial.signatures) == 1
+assert len(loops.correlate.compiled.signatures) == 1
 """,
         environment={"NUMBA_CACHE_DIR": str(tmp_path / "empty")},
     )

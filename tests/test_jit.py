@@ -1,4 +1,4 @@
-"""The policy of jit.py: which twin runs, with how many threads, under which compiler options, from which cache."""
+"""The policy of jit.py: who runs the shares, on how many threads, under which compiler options, from which cache."""
 
 from __future__ import annotations
 
@@ -9,31 +9,36 @@ import numba
 import numpy as np
 import pytest
 from conftest import PACKAGE
-from numba import prange
 
 from numconv import jit
 from numconv.cpu import direct
+from numconv.cpu.simd.native import run_shares
 
 
 @jit.njit(parallel=True)
-def double(x, out):
-    """Each element twice."""
-    for i in prange(len(x)):
-        out[i] = 2 * x[i]
+def double(team, x, out, threads):
+    """Each element twice, and the number of the thread that came to it."""
+    run_shares(team, double_one, len(x), (x, out, threads))
+
+
+@jit.njit()
+def double_one(i, x, out, threads):
+    out[i] = 2 * x[i]
+    threads[i] = numba.get_thread_id()
 
 
 @pytest.fixture
-def twins(monkeypatch):
-    """A kernel whose twins only tell that they were called."""
-    kernel = jit.Kernel(double.py_func)
+def told():
+    """A kernel that does nothing, and what it was told each time: to run its shares alone or on numba's threads."""
+    kernel = jit.Kernel(double.compiled.py_func)
     calls = []
-    monkeypatch.setattr(kernel, "parallel", lambda *args: calls.append("parallel"))
-    monkeypatch.setitem(vars(kernel), "serial", lambda *args: calls.append("serial"))
+    kernel.compiled = lambda team, *args: calls.append("threads" if team.all() else "alone")
     return kernel, calls
 
 
 @pytest.fixture
 def on_layer(monkeypatch):
+    jit.layer()  # starts the threads, which the name alone does not
     return lambda name: monkeypatch.setattr(jit, "layer", lambda: name)
 
 
@@ -68,50 +73,50 @@ def free():
 
 
 @pytest.mark.parametrize("layer", ["omp", "tbb"])
-def test_under_a_threadsafe_layer_every_caller_runs_parallel(twins, on_layer, layer):
-    kernel, calls = twins
+def test_under_a_threadsafe_layer_every_caller_has_the_threads(told, on_layer, layer):
+    kernel, calls = told
     on_layer(layer)
     let_go = taken_elsewhere()
     kernel()
     let_go()
-    assert calls == ["parallel"]
+    assert calls == ["threads"]
 
 
-def test_under_workqueue_one_caller_runs_parallel_and_the_others_serial(twins, on_layer):
-    kernel, calls = twins
+def test_under_workqueue_one_caller_has_the_threads_and_the_others_run_alone(told, on_layer):
+    kernel, calls = told
     on_layer("workqueue")
     let_go = taken_elsewhere()
     kernel()
     let_go()
     kernel()
-    assert calls == ["serial", "parallel"]
+    assert calls == ["alone", "threads"]
     assert free()
 
 
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
-def test_a_forked_child_runs_serial(twins, on_layer, monkeypatch, layer):
-    kernel, calls = twins
+def test_a_forked_child_runs_alone(told, on_layer, monkeypatch, layer):
+    kernel, calls = told
     on_layer(layer)
     monkeypatch.setattr(jit, "_PROCESS", -1)
     kernel()
-    assert calls == ["serial"]
+    assert calls == ["alone"]
     assert jit.threads() == 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_an_exception_frees_the_lock(on_layer, monkeypatch, error):
+def test_an_exception_frees_the_lock(told, on_layer, error):
     def fail(*_):
         raise error
 
-    kernel = jit.Kernel(double.py_func)
-    monkeypatch.setattr(kernel, "parallel", fail)
+    kernel, _ = told
+    kernel.compiled = fail
     on_layer("workqueue")
     with pytest.raises(error):
         kernel()
     assert free()
 
 
-def test_an_interrupt_right_after_the_lock_is_taken_frees_it(twins, on_layer, monkeypatch):
+def test_an_interrupt_right_after_the_lock_is_taken_frees_it(told, on_layer, monkeypatch):
     # Python delivers Ctrl-C between two steps: also between taking the lock and whatever comes next.
     lock = jit._WORKQUEUE
 
@@ -125,38 +130,48 @@ def test_an_interrupt_right_after_the_lock_is_taken_frees_it(twins, on_layer, mo
     monkeypatch.setattr(jit, "_WORKQUEUE", Interrupted())
     on_layer("workqueue")
     with pytest.raises(KeyboardInterrupt):
-        twins[0]()
+        told[0]()
     monkeypatch.undo()
     assert free()
 
 
-def test_both_twins_give_the_same():
-    x = np.arange(100.0)
-    for twin in (double, double.parallel, double.serial):
-        out = np.zeros(100)
-        twin(x, out)
-        np.testing.assert_array_equal(out, 2 * x)
+@pytest.mark.parametrize("shares", [0, 1, 2, 7, 100])
+def test_each_share_is_run_once_by_every_thread_or_by_the_caller(shares):
+    x = np.arange(100.0)[:shares]
+    for call, threads in ((double, jit.threads()), (lambda *args: double.compiled(jit.ALONE, *args), 1)):
+        out, runners = np.full(100, -1.0), np.zeros(100, np.int64)
+        call(x, out, runners)
+        np.testing.assert_array_equal(out[:shares], 2 * x)
+        assert (out[shares:] == -1).all()
+        if jit.layer() != "tbb":
+            # Neighbours together, as even as can be; tbb gives them to whoever is idle.
+            assert len(set(runners[:shares])) == min(threads, shares)
 
 
-def test_twins_have_names_of_their_own_and_the_same_source():
-    # numba's cache keys do not hold `parallel`.
-    assert double.parallel.py_func.__qualname__ != double.serial.py_func.__qualname__
-    assert double.parallel.py_func.__code__ is double.serial.py_func.__code__
-    assert (double.__name__, double.__doc__) == ("double", "Each element twice.")
+def test_a_kernel_keeps_its_name_and_doc():
+    assert double.__name__ == "double"
+    assert double.__doc__.startswith("Each element twice")
 
 
-@pytest.mark.parametrize("kernel", [direct.correlate.parallel, direct.correlate.serial, direct.fill], ids=str)
+def test_what_a_kernel_calls_becomes_machine_code_within_it_alone():
+    double(np.arange(3.0), np.zeros(3), np.zeros(3, np.int64))
+    (result,) = double_one.overloads.values()
+    assert result.library.get_pointer_to_function(result.fndesc.mangled_name) == 0
+    assert result.fndesc.mangled_name in str(result.library.get_llvm_str())
+
+
+def test_python_can_call_a_part_all_the_same():
+    out = np.zeros(3)
+    double_one(1, np.arange(3.0), out, np.zeros(3, np.int64))
+    assert out.tolist() == [0, 2, 0]
+
+
+@pytest.mark.parametrize("kernel", [direct.correlate.compiled, direct.fill], ids=str)
 def test_kernels_release_the_gil_and_keep_to_ieee_arithmetic(kernel):
     options = kernel.targetoptions
     assert options["nogil"]
     assert not options["fastmath"]
     assert options["error_model"] == "numpy"
-
-
-def test_only_the_parallel_twin_is_parallel():
-    assert direct.correlate.parallel.targetoptions["parallel"]
-    assert not direct.correlate.serial.targetoptions["parallel"]
-    assert not direct.fill.targetoptions["parallel"]
 
 
 def test_threads_are_asked_of_numba_at_each_call(set_threads):
@@ -191,10 +206,10 @@ def test_where_nothing_can_be_cached_the_kernel_still_compiles(monkeypatch):
 
     monkeypatch.setattr(jit, "_PackageCache", fail)
     out = np.zeros(3)
-    jit.Kernel(double.py_func).serial(np.arange(3.0), out)
+    jit.Kernel(double.compiled.py_func)(np.arange(3.0), out, np.zeros(3, np.int64))
     assert out.tolist() == [0, 2, 4]
 
 
 def test_kernels_of_the_package_carry_the_stamp():
-    locator = direct.correlate.parallel._cache._impl.locator
+    locator = direct.correlate.compiled._cache._impl.locator
     assert locator.get_source_stamp() == jit.package_stamp()

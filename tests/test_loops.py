@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import exact
 import numpy as np
 import pytest
 
+from numconv import jit
 from numconv.cpu import loops
 from numconv.machine import machine
 from numconv.testing import EDGES, Case, arrays
@@ -121,12 +123,11 @@ def test_any_split_of_the_output_channels_gives_the_same_bits():
         assert_same_bits(run(part, x, weight[:end], None), whole[:, :end])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "complex64", "int64"])
-def test_the_serial_twin_gives_the_bits_of_the_parallel_kernel(monkeypatch, dtype):
-    problem = next(case for case in EDGES if case.name == "groups").problem(dtype)
+def test_shares_that_one_thread_runs_give_the_bits_of_all(monkeypatch):
+    problem = next(case for case in EDGES if case.name == "groups").problem(np.float32)
     data = arrays(problem)
     expected = run(problem, *data, threads=2)
-    monkeypatch.setattr(loops, "correlate", loops.correlate.serial)
+    monkeypatch.setattr(loops, "correlate", functools.partial(loops.correlate.compiled, jit.ALONE))
     assert_same_bits(run(problem, *data, threads=2), expected)
 
 
@@ -147,11 +148,11 @@ def test_padding_holds_the_input_exactly_in_every_dtype():
 def test_one_compiled_kernel_serves_every_shape_of_a_dtype():
     problem = describe(2, (1, 1, 1, 1), np.dtype("f4"), (1, 1, 1, 1), np.dtype("f4"))
     run(problem, *arrays(problem))
-    compiled = len(loops.correlate.parallel.signatures)
+    compiled = len(loops.correlate.compiled.signatures)
     for case in (*SMALL, *LONG):
         problem = case.problem(np.float32)
         run(problem, *arrays(problem))
-    assert len(loops.correlate.parallel.signatures) == compiled, "each compiles for seconds"
+    assert len(loops.correlate.compiled.signatures) == compiled, "each compiles for seconds"
 
 
 def test_the_loops_refuse_nothing():

@@ -114,7 +114,7 @@ def test_one_thread_and_several_give_the_same_bits(problem, seed):
 
 @settings(max_examples=60)
 @given(problem=problems(dtypes=("float32", "int64")), seed=st.integers(0, 2**32))
-def test_a_plan_and_its_serial_twin_give_the_bits_of_the_call(problem, seed):
+def test_a_plan_gives_the_bits_of_the_call_in_a_forked_child_too(problem, seed):
     x, weight, bias = arrays(problem, seed)
     expected = call(problem, x, weight, bias, reproducible=True)
     planned = nc.plan(x.shape, weight, bias, reproducible=True, **options(problem))

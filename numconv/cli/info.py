@@ -94,7 +94,7 @@ def version(package: str) -> str:
 def kernel_cache() -> str:
     """Where numba keeps the compiled kernels, and whether it can."""
     kernel: Any = direct.correlate
-    folder = kernel.parallel.stats.cache_path
+    folder = kernel.compiled.stats.cache_path
     if folder is None:
         return "none: no folder to write to, so kernels are compiled in every process"
     try:

@@ -12,7 +12,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..jit import njit, to_fields
 from ..machine import Machine
@@ -20,6 +19,7 @@ from ..method import Array
 from ..problem import Problem
 from .operands import CACHE_LINE, three, three_axes
 from .panel import Sources, find_sources
+from .simd.native import run_shares
 from .simd.pixels import correlate_pixels
 
 # Pixels of a tile, as the length of a tuple.
@@ -107,6 +107,7 @@ def _launch(problem: Problem, threads: int) -> tuple[Array, Sources, Array]:
 
 @njit(parallel=True)
 def correlate(
+    team: Array,
     place: Array,
     weight: Array,
     bias: Array,
@@ -120,14 +121,30 @@ def correlate(
 
     place: the address of the input and the bytes from one image, plane, row and column to the next.
     """
+    arguments = place, weight, bias, out, scratch, outside, sources, integers
+    run_shares(team, correlate_share, len(scratch), arguments)
+
+
+@njit()
+def correlate_share(
+    share: int,
+    place: Array,
+    weight: Array,
+    bias: Array,
+    out: Array,
+    scratch: Array,
+    outside: Array,
+    sources: Sources,
+    integers: Array,
+) -> None:
+    """The rows of one share."""
     launch = Launch(*to_fields(integers, LAUNCH_FIELDS))
     rows = out.shape[0] * out.shape[1] * out.shape[2]
-    for share in prange(launch.shares):
-        for row in range(rows * share // launch.shares, rows * (share + 1) // launch.shares):
-            rest, oh = divmod(row, out.shape[2])
-            n, od = divmod(rest, out.shape[1])
-            image = place[0] + n * place[1]
-            correlate_row(image, place, weight, bias, out[n, od, oh], od, oh, scratch[share], outside, sources, launch)
+    for row in range(rows * share // launch.shares, rows * (share + 1) // launch.shares):
+        rest, oh = divmod(row, out.shape[2])
+        n, od = divmod(rest, out.shape[1])
+        image = place[0] + n * place[1]
+        correlate_row(image, place, weight, bias, out[n, od, oh], od, oh, scratch[share], outside, sources, launch)
 
 
 @njit()

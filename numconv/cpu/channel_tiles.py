@@ -9,7 +9,6 @@ Sums are [block of channels and pixel, channel], and are transposed on the way t
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from ..jit import njit
 from ..machine import Machine, machine
@@ -19,6 +18,7 @@ from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose, transpose_finish
 from .simd.ir import WIDE, vector_lanes
+from .simd.native import run_shares
 from .simd.tiles import call_tile, tile
 from .window import LINE_BYTES, Ahead, Tables, Window
 
@@ -99,18 +99,18 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
 
 
 @njit(parallel=True)
-def pack(weight: Array, packed: Array, finite: Array) -> None:
+def pack(team: Array, weight: Array, packed: Array, finite: Array) -> None:
     """Weights (groups, co, ci, kd, kh, kw) block by block: of each `unit` channels, packed (groups * co * taps,) has a
     row of channels for each tap. finite (groups, blocks): whether all weights of a block are.
     """
-    for task in prange(finite.size):
-        group, block = divmod(np.intp(task), finite.shape[1])
-        finite[group, block] = pack_block(weight[group], packed, group, block)
+    run_shares(team, pack_block, finite.size, (weight, packed, finite))
 
 
 @njit()
-def pack_block(weight: Array, packed: Array, group: int, block: int) -> bool:
-    """One block of a group's weights (co, ci, kd, kh, kw); returns whether all are finite."""
+def pack_block(task: int, weights: Array, packed: Array, finite: Array) -> None:
+    """One block of a group's weights."""
+    group, block = divmod(task, finite.shape[1])
+    weight = weights[group]
     channels, inputs, depth, height, width = weight.shape
     taps, lanes = inputs * depth * height * width, vector_lanes(packed)
     first = block * VECTORS * lanes
@@ -131,10 +131,10 @@ def pack_block(weight: Array, packed: Array, group: int, block: int) -> bool:
                         for channel in range(count):
                             place[channel] = source[channel]
                         row += 1
-    finite = True
+    all_finite = True
     for i in range(len(target)):
-        finite &= abs(target[i]) < np.inf
-    return finite
+        all_finite &= abs(target[i]) < np.inf
+    finite[group, block] = all_finite
 
 
 @njit()

@@ -19,7 +19,6 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..accuracy import direct_bound, direct_expected
 from ..jit import njit, to_fields
@@ -32,6 +31,7 @@ from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, t
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
 from .simd.ir import vectors_fit
+from .simd.native import run_shares
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
 NAME = "depthwise"
@@ -211,13 +211,11 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
 
 @njit(parallel=True)
 def correlate(
-    x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+    team: Array, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
     """All tasks, in even shares: x (n, groups, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
-    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     open_shares(scratch)
-    for share in prange(blocks.shares):
-        correlate_share(share, x, weight, bias, out, scratch, tables, integers)
+    run_shares(team, correlate_share, len(scratch), (x, weight, bias, out, scratch, tables, integers))
 
 
 @njit()

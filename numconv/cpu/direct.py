@@ -11,13 +11,13 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from ..jit import njit, to_fields
 from ..method import Array
 from ..problem import Problem
 from .operands import three
 from .panel import Geometry, Sources, fill, find_sources
+from .simd.native import run_shares
 from .simd.scalar import is_complex, multiply_add
 
 # A panel of 64 taps by 128 float32 pixels is 32 KiB; 32 taps are 5% slower on 3x3 64@56.
@@ -66,6 +66,7 @@ def launch(problem: Problem, shares: int, pixels: int, channels: int) -> tuple[S
 
 @njit(parallel=True)
 def correlate(
+    team: Array,
     x: Array,
     weight: Array,
     bias: Array,
@@ -78,30 +79,44 @@ def correlate(
     pixels), scratch (shares, ...). The shares are fixed by the number of threads, and no bit of the result depends
     on them.
     """
+    run_shares(team, correlate_share, len(scratch), (x, weight, bias, out, scratch, sources, integers))
+
+
+@njit()
+def correlate_share(
+    share: int,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    out: Array,
+    scratch: Array,
+    sources: Sources,
+    integers: Array,
+) -> None:
+    """The tasks of one share."""
     geometry = Geometry(*to_fields(integers, GEOMETRY_FIELDS))
     group_channels = weight.shape[1]
     pixel_blocks = -(-out.shape[2] // geometry.block_pixels)
     channel_blocks = -(-group_channels // geometry.block_channels)
     tasks = out.shape[0] * geometry.groups * channel_blocks * pixel_blocks
-    for share in prange(geometry.shares):
-        for task in range(tasks * share // geometry.shares, tasks * (share + 1) // geometry.shares):
-            block, pixel_block = divmod(task, pixel_blocks)
-            rest, channel_block = divmod(block, channel_blocks)
-            n, group = divmod(rest, geometry.groups)
-            first = channel_block * geometry.block_channels
-            end = min(first + geometry.block_channels, group_channels)
-            channels = slice(group * group_channels + first, group * group_channels + end)
-            correlate_block(
-                x[n],
-                group * (x.shape[1] // geometry.groups),
-                weight[group, first:end],
-                bias[channels],
-                out[n, channels],
-                pixel_block * geometry.block_pixels,
-                scratch[share],
-                sources,
-                geometry,
-            )
+    for task in range(tasks * share // geometry.shares, tasks * (share + 1) // geometry.shares):
+        block, pixel_block = divmod(task, pixel_blocks)
+        rest, channel_block = divmod(block, channel_blocks)
+        n, group = divmod(rest, geometry.groups)
+        first = channel_block * geometry.block_channels
+        end = min(first + geometry.block_channels, group_channels)
+        channels = slice(group * group_channels + first, group * group_channels + end)
+        correlate_block(
+            x[n],
+            group * (x.shape[1] // geometry.groups),
+            weight[group, first:end],
+            bias[channels],
+            out[n, channels],
+            pixel_block * geometry.block_pixels,
+            scratch[share],
+            sources,
+            geometry,
+        )
 
 
 @njit()

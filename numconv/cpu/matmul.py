@@ -22,7 +22,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..accuracy import any_order_bound, any_order_expected
 from ..jit import njit, to_fields
@@ -32,7 +31,7 @@ from ..problem import Problem
 from .blas import find_blas, held, hold, matmul_loop, release
 from .blocks import even_shares
 from .operands import no_room
-from .simd.native import call_loop
+from .simd.native import call_loop, run_shares
 
 NAME = "matmul"
 REPRODUCIBLE = False
@@ -231,34 +230,49 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
 
 @njit(parallel=True)
 def multiply(
-    weight: Array, x: Array, out: Array, bias: Array, scratch: Array, room: Array, state: Array, integers: Array
+    team: Array,
+    weight: Array,
+    x: Array,
+    out: Array,
+    bias: Array,
+    scratch: Array,
+    room: Array,
+    state: Array,
+    integers: Array,
 ) -> None:
     """Out (n, groups, co, pixels) = the sum over terms of weight (groups, terms, co, depth) @ x (n, groups, terms,
     depth, pixels), by np.matmul's loop; a thread has room for a part of further terms.
     """
     launch = Launch(*to_fields(integers, LAUNCH_FIELDS))
+    jobs = scratch.view(np.int64).reshape(launch.shares, JOB)
+    hold(launch, state)
+    run_shares(team, multiply_share, launch.shares, (weight, x, out, bias, jobs, room, launch))
+    release(launch, state)
+
+
+@njit()
+def multiply_share(
+    share: int, weight: Array, x: Array, out: Array, bias: Array, jobs: Array, room: Array, launch: Launch
+) -> None:
+    """The tasks of one share."""
     groups = x.shape[1]
     parts = launch.rows * launch.columns
     tasks = x.shape[0] * groups * parts
-    jobs = scratch.view(np.int64).reshape(launch.shares, JOB)
-    hold(launch, state)
-    for share in prange(launch.shares):
-        for task in range(tasks * share // launch.shares, tasks * (share + 1) // launch.shares):
-            unit, part = divmod(task, parts)
-            n, group = divmod(unit, groups)
-            row, column = divmod(part, launch.columns)
-            top, bottom = cut(out.shape[2], launch.rows, row), cut(out.shape[2], launch.rows, row + 1)
-            left, right = cut(out.shape[3], launch.columns, column), cut(out.shape[3], launch.columns, column + 1)
-            target = out[n, group, top:bottom, left:right]
-            rows, columns = weight[group, :, top:bottom], x[n, group, :, :, left:right]
-            multiply_part(launch.loop, rows[0], columns[0], target, jobs[share])
-            for term in range(1, len(rows)):
-                more = room[share, : target.size].reshape(target.shape)
-                multiply_part(launch.loop, rows[term], columns[term], more, jobs[share])
-                add(target, more)
-            if launch.bias or launch.relu:
-                finish(target, bias[group * out.shape[2] + top :], launch)
-    release(launch, state)
+    for task in range(tasks * share // launch.shares, tasks * (share + 1) // launch.shares):
+        unit, part = divmod(task, parts)
+        n, group = divmod(unit, groups)
+        row, column = divmod(part, launch.columns)
+        top, bottom = cut(out.shape[2], launch.rows, row), cut(out.shape[2], launch.rows, row + 1)
+        left, right = cut(out.shape[3], launch.columns, column), cut(out.shape[3], launch.columns, column + 1)
+        target = out[n, group, top:bottom, left:right]
+        rows, columns = weight[group, :, top:bottom], x[n, group, :, :, left:right]
+        multiply_part(launch.loop, rows[0], columns[0], target, jobs[share])
+        for term in range(1, len(rows)):
+            more = room[share, : target.size].reshape(target.shape)
+            multiply_part(launch.loop, rows[term], columns[term], more, jobs[share])
+            add(target, more)
+        if launch.bias or launch.relu:
+            finish(target, bias[group * out.shape[2] + top :], launch)
 
 
 @njit()

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..jit import njit, to_fields
 from ..method import Array
+from .simd.native import run_shares
 
 
 class Pool(NamedTuple):
@@ -45,6 +45,7 @@ POOL_FIELDS = len(Pool._fields)
 
 @njit(parallel=True)
 def pool(
+    team: Array,
     x: Array,
     out: Array,
     places: Array,
@@ -59,26 +60,12 @@ def pool(
     leaves. Counts, of each axis by output index: the factors of what a sum is divided by. Interior (kw, 2): the output
     columns, from the first to the end, at which a window column meets the input.
     """
-    shares = integers[POOL_FIELDS - 1]
-    rows = out.shape[0] * out.shape[1] * out.shape[2]
-    for share in prange(shares):
-        pool_rows(
-            rows * share // shares,
-            rows * (share + 1) // shares,
-            x,
-            out,
-            places,
-            start,
-            counts,
-            interior,
-            integers,
-        )
+    run_shares(team, pool_share, integers[POOL_FIELDS - 1], (x, out, places, start, counts, interior, integers))
 
 
 @njit()
-def pool_rows(
-    first: int,
-    end: int,
+def pool_share(
+    share: int,
     x: Array,
     out: Array,
     places: Array,
@@ -93,7 +80,8 @@ def pool_rows(
     width = x.shape[3] // max(1, channels)
     whole = channels == 1 or (pool.stride_w == 1 and not pool.located)
     step = pool.stride_w if whole else 1
-    for task in range(first, end):
+    rows = out.shape[0] * out.shape[1] * out.shape[2]
+    for task in range(rows * share // pool.shares, rows * (share + 1) // pool.shares):
         block, oh = divmod(task, out.shape[2])
         plane, od = divmod(block, out.shape[1])
         row = out[plane, od, oh]

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from ..jit import njit
 from ..method import Array
+from .simd.native import run_shares
 
 
 @njit(parallel=True)
-def saturate(values: Array, out: Array, ends: Array, integers: Array, shares: int) -> None:
+def saturate(team: Array, values: Array, out: Array, ends: Array, integers: Array, shares: int) -> None:
     """Out (size,) from values (size,), within integers (lowest, highest), which `ends` holds as floats."""
-    for share in prange(shares):
-        first, end = len(values) * share // shares, len(values) * (share + 1) // shares
-        saturate_part(values[first:end], out[first:end], ends, integers)
+    run_shares(team, saturate_share, shares, (values, out, ends, integers, shares))
 
 
 @njit()
-def saturate_part(values: Array, out: Array, ends: Array, integers: Array) -> None:
-    """The values of one thread. An end that no float holds was rounded outwards: what lies below it fits."""
+def saturate_share(share: int, values: Array, out: Array, ends: Array, integers: Array, shares: int) -> None:
+    """The values of one share. An end that no float holds was rounded outwards: what lies below it fits."""
+    first, end = len(values) * share // shares, len(values) * (share + 1) // shares
+    values, out = values[first:end], out[first:end]
     low, high = ends
     lowest, highest = integers
     zero = values.dtype.type(0)

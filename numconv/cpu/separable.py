@@ -29,7 +29,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..accuracy import summed_bound, summed_expected
 from ..jit import njit, to_fields
@@ -41,6 +40,7 @@ from . import channel_lanes
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
 from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
+from .simd.native import run_shares
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
 NAME = "separable"
@@ -252,6 +252,7 @@ def _busiest(problem: Problem, machine: Machine, block: tuple[int, int]) -> int:
 
 @njit(parallel=True)
 def correlate(
+    team: Array,
     x: Array,
     weight: Array,
     bias: Array,
@@ -263,10 +264,9 @@ def correlate(
     integers: Array,
 ) -> None:
     """All tasks, in even shares: x (n, groups, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
-    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     open_shares(scratch)
-    for share in prange(blocks.shares):
-        correlate_share(share, x, weight, bias, out, scratch, tables, offsets, addresses, integers)
+    arguments = x, weight, bias, out, scratch, tables, offsets, addresses, integers
+    run_shares(team, correlate_share, len(scratch), arguments)
 
 
 @njit()

@@ -18,7 +18,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..accuracy import direct_bound, direct_expected
 from ..jit import njit, to_fields
@@ -29,6 +28,7 @@ from . import channel_tiles, pixel_tiles
 from .blocks import COUNTER, Blocks, blocks, locate, open_shares, share_costs, take, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
+from .simd.native import run_shares
 from .window import Ahead, Tables, Window, ahead, copy_cycles, fill, pitch, window
 
 NAME = "tiled"
@@ -245,13 +245,11 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
 
 @njit(parallel=True)
 def correlate(
-    x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+    team: Array, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
     """All tasks, in even shares: x (n, c, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
-    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     open_shares(scratch)
-    for share in prange(blocks.shares):
-        correlate_share(share, x, weight, bias, out, scratch, tables, integers)
+    run_shares(team, correlate_share, len(scratch), (x, weight, bias, out, scratch, tables, integers))
 
 
 @njit()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-from numba import prange
-
 from ..jit import njit, to_fields
 from ..method import Array
 from .blocks import COUNTER, Blocks, locate, open_shares, take
 from .pixel_tiles import CHANNELS, FEW_CHANNELS, PER_ROW, VECTORS
 from .simd.copies import copy_finish, transpose_finish
 from .simd.ir import vector_lanes
+from .simd.native import run_shares
 from .simd.tiles import call_tile
 from .simd.winograd import call_transform
 from .window import Tables, Window, fill
@@ -49,6 +47,7 @@ INPUT_TRANSFORM, OUTPUT_TRANSFORM = 6, 7
 
 @njit(parallel=True)
 def correlate(
+    team: Array,
     x: Array,
     weight: Array,
     bias: Array,
@@ -62,10 +61,9 @@ def correlate(
     """All tasks, in even shares: x (n, c, d, h, w), weight (extent**2, groups*co, planes), out (n, groups*co, od, oh,
     ow), flags (n, od, rows, columns of tiles), scratch (shares, ...), offsets of what a vector of tiles is made from.
     """
-    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     open_shares(scratch)
-    for share in prange(blocks.shares):
-        correlate_share(share, x, weight, bias, out, flags, scratch, offsets, tables, integers)
+    arguments = x, weight, bias, out, flags, scratch, offsets, tables, integers
+    run_shares(team, correlate_share, len(scratch), arguments)
 
 
 @njit()
@@ -266,20 +264,19 @@ def store(
 
 
 @njit(parallel=True)
-def pack(weight: Array, kernel: Array, transformed: Array, buffers: Array) -> None:
+def pack(team: Array, weight: Array, kernel: Array, transformed: Array, buffers: Array) -> None:
     """Transform weights (groups, co, planes * taps), unit by unit of channels: see `Prepared` in minimal_filtering.py.
 
     kernel is G (extent, 3); buffers (units, ..., UNIT) are of float64.
     """
-    units = -(-weight.shape[1] // UNIT)
-    for task in prange(len(buffers)):
-        group, unit = divmod(np.intp(task), units)
-        pack_unit(weight[group], kernel, transformed, buffers[task], group * weight.shape[1], unit * UNIT)
+    run_shares(team, pack_unit, len(buffers), (weight, kernel, transformed, buffers))
 
 
 @njit()
-def pack_unit(weight: Array, kernel: Array, transformed: Array, buffer: Array, before: int, first: int) -> None:
-    """One unit of a group's weights (co, planes * taps), with so many channels before the group."""
+def pack_unit(task: int, weights: Array, kernel: Array, transformed: Array, buffers: Array) -> None:
+    """One unit of a group's weights (groups, co, planes * taps)."""
+    group, unit = divmod(task, -(-weights.shape[1] // UNIT))
+    weight, buffer, before, first = weights[group], buffers[task], group * weights.shape[1], unit * UNIT
     extent, taps = kernel.shape
     squares, halves = buffer[: taps * taps], buffer[taps * taps : taps * taps + extent * taps]
     results = buffer[taps * taps + extent * taps :]

@@ -1,13 +1,67 @@
-"""Calls of native functions by address, atomic exchange and addition, and the loop that measures the FMA peak."""
+"""Shares on numba's threads, calls by address, atomic exchange and addition, the loop that measures the FMA peak."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
-from .ir import INT64, data, fused, intrinsic
+from .ir import INT32, INT64, at, data, fused, intrinsic, unpacked
+
+BYTES = ir.IntType(8).as_pointer()
+# Where a team holds the addresses of numba's functions.
+PARALLEL_FOR, GET_NUM_THREADS = range(2)
+
+
+@intrinsic
+def run_shares(typing_context: Any, team: Any, function: Any, shares: Any, arguments: Any) -> Any:
+    """function(share, *arguments) for each of so many shares, on numba's threads, as in a prange.
+
+    `team` is what a `Kernel` is told: of zeros, it lets the caller run all shares. A prange comes to the same two
+    calls, but its body goes through two more functions, each of them compiled and optimised.
+    """
+    called = function.get_call_type(typing_context, (types.intp, *arguments.types), {})
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        body = _share_function(context, builder, function, called, arguments)
+        place, _, count, values = data(context, builder, signature.args, args)
+        parallel_for, threads = (builder.load(at(builder, place, INT64(i))) for i in (PARALLEL_FOR, GET_NUM_THREADS))
+        # Numba steps through the arrays of a ufunc: here one that lies at address 0, a byte for each share.
+        on_stack: Any = cgutils.alloca_once_value
+        first, counts, steps, packed = (on_stack(builder, value) for value in (BYTES(None), count, INT64(1), values))
+        operands = [first, counts, steps, builder.bitcast(packed, BYTES)]
+        with builder.if_else(builder.icmp_signed("!=", parallel_for, INT64(0))) as (together, alone):
+            with together:
+                asking = ir.FunctionType(INT32, [])
+                number = builder.sext(builder.call(builder.inttoptr(threads, asking.as_pointer()), []), INT64)
+                # The ufunc has no inner axis, and this one array.
+                launch = [builder.bitcast(body, BYTES), *operands, INT64(0), INT64(1), number]
+                launching = ir.FunctionType(ir.VoidType(), [value.type for value in launch])
+                builder.call(builder.inttoptr(parallel_for, launching.as_pointer()), launch)
+            with alone:
+                builder.call(body, operands)
+        return context.get_dummy_value()
+
+    return types.void(team, function, types.intp, arguments), generate
+
+
+def _share_function(context: Any, builder: Any, function: Any, called: Any, arguments: Any) -> Any:
+    """What numba's threads call: ``void f(char **share, intp *count, intp *steps, void *arguments)``."""
+    compiled = function.dispatcher.get_compile_result(called)
+    context.active_code_library.add_linking_library(compiled.library)
+    callee = context.declare_function(builder.module, compiled.fndesc)
+    kind = ir.FunctionType(ir.VoidType(), [BYTES.as_pointer(), INT64.as_pointer(), INT64.as_pointer(), BYTES])
+    body = ir.Function(builder.module, kind, f"{builder.function.name}.shares")
+    body.linkage = "internal"
+    inner = ir.IRBuilder(body.append_basic_block())
+    begin, count = inner.ptrtoint(inner.load(body.args[0]), INT64), inner.load(body.args[1])
+    values = inner.load(inner.bitcast(body.args[3], context.get_value_type(arguments).as_pointer()))
+    with cgutils.for_range_slice(inner, begin, inner.add(begin, count), INT64(1), INT64) as (share, _):
+        operands = [share, *unpacked(inner, values)]
+        context.call_conv.call_function(inner, callee, called.return_type, called.args, operands)
+    inner.ret_void()
+    return body
 
 
 @intrinsic
