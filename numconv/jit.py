@@ -123,6 +123,12 @@ class _PackageCache(_caching.FunctionCache):
         # An index of another version is not read at all: it may name classes that this numconv no longer has.
         self._cache_file._version += f" {package_stamp()}"
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        # numba first fills its tables of all that it can compile, and imports SciPy for that: two thirds of a first
+        # call. What comes from the disk needs none of them, and the compiler fills them anyhow.
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
     def save_overload(self, sig: Any, data: Any) -> None:
         with _event.trigger_event(COMPILED, data=self._py_func.__name__):
             super().save_overload(sig, data)

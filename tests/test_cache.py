@@ -40,6 +40,16 @@ def test_a_kernel_is_compiled_once_and_then_loaded(run_python, package):
     assert run_python(SCRIPT, package=package) == f"{RIGHT} 1 0\n"
 
 
+def test_a_kernel_is_loaded_without_what_a_compiler_needs(run_python, package):
+    script = (
+        SCRIPT + 'import sys; print([name for name in ("numba.np.linalg", "scipy.linalg") if name in sys.modules])\n'
+    )
+    run_python(script, package=package)
+    # Nor does it keep the next kernel from being compiled.
+    copied = "target = np.zeros(2); peaks.copy_all(np.ones(2), target, 1); print(target)\n"
+    assert run_python(script + copied, package=package) == f"{RIGHT} 1 0\n[]\n[1. 1.]\n"
+
+
 def test_an_edited_simd_is_not_served_stale(run_python, package):
     run_python(SCRIPT, package=package)
     edit(package / "cpu" / "simd" / "native.py", "for value in (0.999, 0.001)", "for value in (0.5, 0.001)")
