@@ -295,6 +295,23 @@ class Native:
         return str(self._compiled._compile_uncached().library.get_asm_str())
 
 
+class _Memory:
+    """Where an array lies, as numpy's protocol tells it."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array  # kept alive
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+def without_lock(array: Array) -> Array:
+    """The same array, but not marked as read-only, for kernels, which write to no input.
+
+    numba takes the mark for a type of its own: a frozen image, such as JAX and Pillow give, would have every kernel
+    compiled once more.
+    """
+    return array if array.flags.writeable else np.asarray(_Memory(array))
+
+
 def forked() -> bool:
     """Whether this process was forked off the one that imported numconv, or that had started numba's threads."""
     return os.getpid() != _PROCESS

@@ -25,7 +25,7 @@ def execute(call: Call) -> Any:
     problem, on, method, scratch_bytes = chosen(call, jit.threads(), prepared=False)
     shape, wanted = _out_shapes(call, problem)
     check_out(call.out, wanted, problem, (call.x, call.weight, call.bias))
-    prepared = method.prepare(problem, on, call.weight, call.bias)
+    prepared = method.prepare(problem, on, jit.without_lock(call.weight), call.bias)
     scratch = np.empty(scratch_bytes, np.uint8)
     if call.view is None:
         result = _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
@@ -112,7 +112,8 @@ def _run(
         x = x.astype(np.float32)
     direct = problem.output == problem.accumulator and (out is None or out.flags.c_contiguous)
     result = out if out is not None and direct else np.empty(shape, problem.accumulator)
-    x, whole = problem.channels_first(x, problem.x_shape), problem.channels_first(result, problem.out_shape)
+    x = problem.channels_first(jit.without_lock(x), problem.x_shape)
+    whole = problem.channels_first(result, problem.out_shape)
     method.run(problem, on, prepared, x, whole, scratch)
     if direct:
         return result

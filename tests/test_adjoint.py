@@ -190,7 +190,7 @@ def test_padding_by_a_word_is_that_of_the_convolution(padding, sides):
     np.testing.assert_array_equal(nc.conv2d_input(x.shape, weight, y, stride=(2, 3), padding=padding), result)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "uint64", "float16", "float32", "complex64"])
+@pytest.mark.parametrize("dtype", ["bool", "int16", "uint64", "float16", "float32", "complex64"])
 def test_dtypes_are_those_of_the_convolution(dtype):
     x, weight = X.astype(dtype), W[:, :2].astype(dtype)
     y = nc.conv2d(x, weight)
@@ -200,7 +200,10 @@ def test_dtypes_are_those_of_the_convolution(dtype):
         assert nc.conv2d_input(x.shape, weight, y).dtype == wanted
         assert nc.conv2d_weight(x, weight.shape, y).dtype == wanted
     assert nc.conv2d_bias(x).dtype == y.dtype
-    assert nc.conv_transpose2d(x, weight, dtype=complex).dtype == np.complex128
+
+
+def test_the_dtype_is_that_asked_for():
+    assert nc.conv_transpose2d(X, W[:, :2], dtype=complex).dtype == np.complex128
 
 
 @pytest.mark.parametrize("rank", CONV)

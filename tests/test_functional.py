@@ -10,6 +10,7 @@ import scipy.signal
 
 import numconv as nc
 from numconv import reference
+from numconv.cpu import channel_tiles, tiled
 from numconv.testing import EDGES, arrays
 from numconv.validate import canonical, describe
 
@@ -239,6 +240,19 @@ def test_a_call_leaves_its_arguments_alone(rng):
     nc.conv2d(x, weight, bias, padding=1, activation="relu")
     for array, copy in zip((x, weight, bias), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+def test_what_is_read_only_stays_so_and_has_nothing_compiled_for_it(rng):
+    x, weight = rng.standard_normal((1, 3, 8, 9)), rng.standard_normal((4, 3, 3, 3))
+    kernels = tiled.correlate.compiled, channel_tiles.pack.compiled
+    expected = nc.conv2d(x, weight, padding=1, method="tiled")
+    before = [kernel.signatures for kernel in kernels]
+    x.flags.writeable = weight.flags.writeable = False
+    np.testing.assert_array_equal(nc.conv2d(x, weight, padding=1, method="tiled"), expected)
+    np.testing.assert_array_equal(nc.plan(x.shape, weight, padding=1, method="tiled")(x), expected)
+    assert [kernel.signatures for kernel in kernels] == before
+    assert not x.flags.writeable
+    assert not weight.flags.writeable
 
 
 def test_a_result_is_a_new_array_that_may_be_written(rng):

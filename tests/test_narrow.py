@@ -139,14 +139,14 @@ def test_dtypes_that_hold_the_sums_do_not_overflow(rng):
 # Images of bytes with kernels of floats.
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool"])
+# The copy into a window is compiled for each dtype, and is the same for all methods.
 @pytest.mark.parametrize(
-    ("method", "x_shape", "weight_shape", "options"),
+    ("dtype", "method", "x_shape", "weight_shape", "options"),
     [
-        ("depthwise", (1, 2, 20, 70), (2, 1, 3, 3), {"groups": 2}),
-        ("depthwise", (1, 2, 20, 70), (2, 1, 5, 5), {"groups": 2, "padding": 2, "stride": 2}),
-        ("tiled", (1, 5, 20, 40), (7, 5, 3, 3), {"padding": 1}),
-        ("tiled", (1, 5, 20, 40), (7, 5, 3, 3), {"padding": 2, "padding_mode": "circular", "stride": 3}),
+        ("uint8", "depthwise", (1, 2, 20, 70), (2, 1, 3, 3), {"groups": 2}),
+        ("uint8", "depthwise", (1, 2, 20, 70), (2, 1, 5, 5), {"groups": 2, "padding": 2, "stride": 2}),
+        ("int16", "tiled", (1, 5, 20, 40), (7, 5, 3, 3), {"padding": 1}),
+        ("bool", "tiled", (1, 5, 20, 40), (7, 5, 3, 3), {"padding": 2, "padding_mode": "circular", "stride": 3}),
     ],
 )
 def test_integer_images_and_float_kernels_have_the_bits_of_a_float_image(
