@@ -200,10 +200,8 @@ def test_dtypes_are_those_of_the_convolution(dtype):
         assert nc.conv2d_input(x.shape, weight, y).dtype == wanted
         assert nc.conv2d_weight(x, weight.shape, y).dtype == wanted
     assert nc.conv2d_bias(x).dtype == y.dtype
-
-
-def test_the_dtype_is_that_asked_for():
-    assert nc.conv_transpose2d(X, W[:, :2], dtype=complex).dtype == np.complex128
+    # A wider dtype, once: each compiles a kernel.
+    assert dtype != "float32" or nc.conv_transpose2d(x, weight, dtype=complex).dtype == np.complex128
 
 
 @pytest.mark.parametrize("rank", CONV)

@@ -69,12 +69,8 @@ def test_a_module_says_its_idea(name):
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(("numconv.cpu.", "numconv.peaks"))])
 def test_a_kernel_says_what_it_does(name):
     module = importlib.import_module(name)
-    kernels = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, jit.Kernel) or (hasattr(value, "py_func") and hasattr(value, "targetoptions"))
-    ]
-    for kernel in kernels:
+    values = (value.compiled if isinstance(value, jit.Kernel) else value for value in vars(module).values())
+    for kernel in (value for value in values if hasattr(value, "py_func") and hasattr(value, "targetoptions")):
         function = kernel.py_func
         if function.__module__ == name and not function.__name__.startswith("_"):
             assert function.__doc__, function.__name__

@@ -203,7 +203,7 @@ def test_only_simd_emits_llvm_ir(path):
 def test_only_jit_compiles_and_asks_numba_for_threads(path):
     if name_of(path) in ("jit", "cuda.driver"):
         return
-    compilers = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
+    compilers = {"njit", "jit", "prange", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
     threads = {"set_num_threads", "get_num_threads", "threading_layer", "config"}
     names = {f"numba.{name}" for name in compilers | threads}
     assert not names & (set(imports(path)) | attributes(path))
