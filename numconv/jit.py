@@ -39,7 +39,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
-import llvmlite.binding
 import numba
 import numba.core.caching
 import numba.core.ccallback
@@ -94,8 +93,6 @@ def _threads_left_behind() -> bool:
 # The process whose threads numba's are.
 _PROCESS = -1 if _threads_left_behind() else os.getpid()
 _WORKQUEUE = threading.RLock()
-# In place of a team: the caller runs all shares.
-ALONE = np.zeros(2, np.int64)
 
 
 @functools.lru_cache(maxsize=1)
@@ -173,8 +170,8 @@ class _LateCache:
         return getattr(self._opened, name)
 
 
-def _compile(function: Callable[P, R]) -> Callable[P, R]:
-    dispatcher = _numba.njit(function, **OPTIONS)
+def _compile(function: Callable[P, R], parallel: bool = False) -> Callable[P, R]:
+    dispatcher = _numba.njit(function, parallel=parallel, **OPTIONS)
     dispatcher._cache = _LateCache(function)
     return cast("Callable[P, R]", dispatcher)
 
@@ -227,22 +224,21 @@ class Part(_registry.CPUDispatcher):
 class Kernel(Generic[P, R]):
     """A kernel whose shares run on numba's threads (`run_shares` in cpu/simd/native.py).
 
-    Its first parameter, `team`, says how, by the threading policy above; a call leaves it out.
+    Its first parameter, `together`, says whether they do, by the threading policy above; a call leaves it out.
     """
 
-    def __init__(self, function: Callable[Concatenate[Array, P], R]) -> None:
+    def __init__(self, function: Callable[Concatenate[int, P], R]) -> None:
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.compiled = _compile(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if os.getpid() != _PROCESS:
-            return self.compiled(ALONE, *args, **kwargs)
+            return self.compiled(0, *args, **kwargs)
         if layer() in THREADSAFE_LAYERS:
-            return self.compiled(_team(), *args, **kwargs)
+            return self.compiled(1, *args, **kwargs)
         try:
-            team = _team() if _WORKQUEUE.acquire(blocking=False) else ALONE
-            return self.compiled(team, *args, **kwargs)
+            return self.compiled(int(_WORKQUEUE.acquire(blocking=False)), *args, **kwargs)
         finally:
             # The lock itself knows whether it is this thread's, for Ctrl-C may come after any call: before the answer
             # of `acquire` is stored, and inside contextlib.suppress.
@@ -253,7 +249,7 @@ class Kernel(Generic[P, R]):
 
 
 @overload
-def njit(*, parallel: Literal[True]) -> Callable[[Callable[Concatenate[Array, P], R]], Kernel[P, R]]: ...
+def njit(*, parallel: Literal[True]) -> Callable[[Callable[Concatenate[int, P], R]], Kernel[P, R]]: ...
 
 
 @overload
@@ -266,6 +262,11 @@ def njit(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Callable[.
     ``@njit(parallel=True)`` makes a `Kernel`, called from Python; ``@njit()`` makes a `Part`, for kernels to call.
     """
     return Kernel if parallel else Part
+
+
+def threaded(function: Callable[P, R]) -> Callable[P, R]:
+    """The decorator of a loop over numba's threads, a prange: kernels run theirs by that of cpu/simd/native.py."""
+    return _compile(function, parallel=True)
 
 
 def cuda_options(threads: int, resident: int) -> dict[str, Any]:
@@ -340,14 +341,6 @@ def spread(function: Callable[[int], None], count: int) -> None:
         function(0)
         for future in futures:
             future.result()
-
-
-@functools.lru_cache(maxsize=1)
-def _team() -> Array:
-    """The addresses of what `run_shares` (simd/native.py) calls, of the threading layer that runs."""
-    layer()
-    names = ("numba_parallel_for", "get_num_threads")
-    return np.array([int(llvmlite.binding.address_of_symbol(name)) for name in names])
 
 
 @functools.lru_cache(maxsize=1)

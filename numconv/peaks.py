@@ -30,9 +30,9 @@ class Peaks(NamedTuple):
 
 
 @njit(parallel=True)
-def spin_all(team: Array, sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
+def spin_all(together: int, sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
     """One chain of multiply-adds per entry of sums."""
-    run_shares(team, spin_share, len(sums), (sums, rounds, lanes))
+    run_shares(together, spin_share, len(sums), (sums, rounds, lanes))
 
 
 @njit()
@@ -42,9 +42,9 @@ def spin_share(share: int, sums: Array, rounds: int, lanes: tuple[int, ...]) -> 
 
 
 @njit(parallel=True)
-def copy_all(team: Array, source: Array, target: Array, shares: int) -> None:
+def copy_all(together: int, source: Array, target: Array, shares: int) -> None:
     """Target = source, in even shares."""
-    run_shares(team, copy_share, shares, (source, target, shares))
+    run_shares(together, copy_share, shares, (source, target, shares))
 
 
 @njit()

@@ -203,10 +203,14 @@ def test_only_simd_emits_llvm_ir(path):
 def test_only_jit_compiles_and_asks_numba_for_threads(path):
     if name_of(path) in ("jit", "cuda.driver"):
         return
-    compilers = {"njit", "jit", "prange", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
+    compilers = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
     threads = {"set_num_threads", "get_num_threads", "threading_layer", "config"}
     names = {f"numba.{name}" for name in compilers | threads}
     assert not names & (set(imports(path)) | attributes(path))
+
+
+def test_one_loop_runs_on_threads():
+    assert [path.name for path in MODULES if "numba.prange" in imports(path)] == ["native.py"]
 
 
 @each_module

@@ -16,9 +16,9 @@ from numconv.cpu.simd.native import run_shares
 
 
 @jit.njit(parallel=True)
-def double(team, x, out, threads):
+def double(together, x, out, threads):
     """Each element twice, and the number of the thread that came to it."""
-    run_shares(team, double_one, len(x), (x, out, threads))
+    run_shares(together, double_one, len(x), (x, out, threads))
 
 
 @jit.njit()
@@ -32,7 +32,7 @@ def told():
     """A kernel that does nothing, and what it was told each time: to run its shares alone or on numba's threads."""
     kernel = jit.Kernel(double.compiled.py_func)
     calls = []
-    kernel.compiled = lambda team, *args: calls.append("threads" if team.all() else "alone")
+    kernel.compiled = lambda together, *args: calls.append("threads" if together else "alone")
     return kernel, calls
 
 
@@ -138,7 +138,7 @@ def test_an_interrupt_right_after_the_lock_is_taken_frees_it(told, on_layer, mon
 @pytest.mark.parametrize("shares", [0, 1, 2, 7, 100])
 def test_each_share_is_run_once_by_every_thread_or_by_the_caller(shares):
     x = np.arange(100.0)[:shares]
-    for call, threads in ((double, jit.threads()), (lambda *args: double.compiled(jit.ALONE, *args), 1)):
+    for call, threads in ((double, jit.threads()), (lambda *args: double.compiled(0, *args), 1)):
         out, runners = np.full(100, -1.0), np.zeros(100, np.int64)
         call(x, out, runners)
         np.testing.assert_array_equal(out[:shares], 2 * x)

@@ -107,7 +107,7 @@ def _launch(problem: Problem, threads: int) -> tuple[Array, Sources, Array]:
 
 @njit(parallel=True)
 def correlate(
-    team: Array,
+    together: int,
     place: Array,
     weight: Array,
     bias: Array,
@@ -122,7 +122,7 @@ def correlate(
     place: the address of the input and the bytes from one image, plane, row and column to the next.
     """
     arguments = place, weight, bias, out, scratch, outside, sources, integers
-    run_shares(team, correlate_share, len(scratch), arguments)
+    run_shares(together, correlate_share, len(scratch), arguments)
 
 
 @njit()

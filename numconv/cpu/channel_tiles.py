@@ -99,11 +99,11 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
 
 
 @njit(parallel=True)
-def pack(team: Array, weight: Array, packed: Array, finite: Array) -> None:
+def pack(together: int, weight: Array, packed: Array, finite: Array) -> None:
     """Weights (groups, co, ci, kd, kh, kw) block by block: of each `unit` channels, packed (groups * co * taps,) has a
     row of channels for each tap. finite (groups, blocks): whether all weights of a block are.
     """
-    run_shares(team, pack_block, finite.size, (weight, packed, finite))
+    run_shares(together, pack_block, finite.size, (weight, packed, finite))
 
 
 @njit()

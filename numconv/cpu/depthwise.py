@@ -211,11 +211,11 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
 
 @njit(parallel=True)
 def correlate(
-    team: Array, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+    together: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
     """All tasks, in even shares: x (n, groups, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
     open_shares(scratch)
-    run_shares(team, correlate_share, len(scratch), (x, weight, bias, out, scratch, tables, integers))
+    run_shares(together, correlate_share, len(scratch), (x, weight, bias, out, scratch, tables, integers))
 
 
 @njit()

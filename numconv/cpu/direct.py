@@ -66,7 +66,7 @@ def launch(problem: Problem, shares: int, pixels: int, channels: int) -> tuple[S
 
 @njit(parallel=True)
 def correlate(
-    team: Array,
+    together: int,
     x: Array,
     weight: Array,
     bias: Array,
@@ -79,7 +79,7 @@ def correlate(
     pixels), scratch (shares, ...). The shares are fixed by the number of threads, and no bit of the result depends
     on them.
     """
-    run_shares(team, correlate_share, len(scratch), (x, weight, bias, out, scratch, sources, integers))
+    run_shares(together, correlate_share, len(scratch), (x, weight, bias, out, scratch, sources, integers))
 
 
 @njit()

@@ -230,7 +230,7 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
 
 @njit(parallel=True)
 def multiply(
-    team: Array,
+    together: int,
     weight: Array,
     x: Array,
     out: Array,
@@ -246,7 +246,7 @@ def multiply(
     launch = Launch(*to_fields(integers, LAUNCH_FIELDS))
     jobs = scratch.view(np.int64).reshape(launch.shares, JOB)
     hold(launch, state)
-    run_shares(team, multiply_share, launch.shares, (weight, x, out, bias, jobs, room, launch))
+    run_shares(together, multiply_share, launch.shares, (weight, x, out, bias, jobs, room, launch))
     release(launch, state)
 
 

@@ -45,7 +45,7 @@ POOL_FIELDS = len(Pool._fields)
 
 @njit(parallel=True)
 def pool(
-    team: Array,
+    together: int,
     x: Array,
     out: Array,
     places: Array,
@@ -60,7 +60,7 @@ def pool(
     leaves. Counts, of each axis by output index: the factors of what a sum is divided by. Interior (kw, 2): the output
     columns, from the first to the end, at which a window column meets the input.
     """
-    run_shares(team, pool_share, integers[POOL_FIELDS - 1], (x, out, places, start, counts, interior, integers))
+    run_shares(together, pool_share, integers[POOL_FIELDS - 1], (x, out, places, start, counts, interior, integers))
 
 
 @njit()

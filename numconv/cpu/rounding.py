@@ -10,9 +10,9 @@ from .simd.native import run_shares
 
 
 @njit(parallel=True)
-def saturate(team: Array, values: Array, out: Array, ends: Array, integers: Array, shares: int) -> None:
+def saturate(together: int, values: Array, out: Array, ends: Array, integers: Array, shares: int) -> None:
     """Out (size,) from values (size,), within integers (lowest, highest), which `ends` holds as floats."""
-    run_shares(team, saturate_share, shares, (values, out, ends, integers, shares))
+    run_shares(together, saturate_share, shares, (values, out, ends, integers, shares))
 
 
 @njit()

@@ -252,7 +252,7 @@ def _busiest(problem: Problem, machine: Machine, block: tuple[int, int]) -> int:
 
 @njit(parallel=True)
 def correlate(
-    team: Array,
+    together: int,
     x: Array,
     weight: Array,
     bias: Array,
@@ -266,7 +266,7 @@ def correlate(
     """All tasks, in even shares: x (n, groups, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
     open_shares(scratch)
     arguments = x, weight, bias, out, scratch, tables, offsets, addresses, integers
-    run_shares(team, correlate_share, len(scratch), arguments)
+    run_shares(together, correlate_share, len(scratch), arguments)
 
 
 @njit()

@@ -245,11 +245,11 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
 
 @njit(parallel=True)
 def correlate(
-    team: Array, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+    together: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
     """All tasks, in even shares: x (n, c, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
     open_shares(scratch)
-    run_shares(team, correlate_share, len(scratch), (x, weight, bias, out, scratch, tables, integers))
+    run_shares(together, correlate_share, len(scratch), (x, weight, bias, out, scratch, tables, integers))
 
 
 @njit()

@@ -47,7 +47,7 @@ INPUT_TRANSFORM, OUTPUT_TRANSFORM = 6, 7
 
 @njit(parallel=True)
 def correlate(
-    team: Array,
+    together: int,
     x: Array,
     weight: Array,
     bias: Array,
@@ -63,7 +63,7 @@ def correlate(
     """
     open_shares(scratch)
     arguments = x, weight, bias, out, flags, scratch, offsets, tables, integers
-    run_shares(team, correlate_share, len(scratch), arguments)
+    run_shares(together, correlate_share, len(scratch), arguments)
 
 
 @njit()
@@ -264,12 +264,12 @@ def store(
 
 
 @njit(parallel=True)
-def pack(team: Array, weight: Array, kernel: Array, transformed: Array, buffers: Array) -> None:
+def pack(together: int, weight: Array, kernel: Array, transformed: Array, buffers: Array) -> None:
     """Transform weights (groups, co, planes * taps), unit by unit of channels: see `Prepared` in minimal_filtering.py.
 
     kernel is G (extent, 3); buffers (units, ..., UNIT) are of float64.
     """
-    run_shares(team, pack_unit, len(buffers), (weight, kernel, transformed, buffers))
+    run_shares(together, pack_unit, len(buffers), (weight, kernel, transformed, buffers))
 
 
 @njit()

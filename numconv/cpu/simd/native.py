@@ -4,62 +4,78 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
+from numba import prange
 from numba.core import cgutils, types
 
-from .ir import INT32, INT64, at, data, fused, intrinsic, unpacked
-
-BYTES = ir.IntType(8).as_pointer()
-# Where a team holds the addresses of numba's functions.
-PARALLEL_FOR, GET_NUM_THREADS = range(2)
+from ...jit import threaded
+from .ir import INT64, data, fused, intrinsic, unpacked
 
 
 @intrinsic
-def run_shares(typing_context: Any, team: Any, function: Any, shares: Any, arguments: Any) -> Any:
-    """function(share, *arguments) for each of so many shares, on numba's threads, as in a prange.
+def call_share(typing_context: Any, body: Any, share: Any, arguments: Any) -> Any:
+    """Call ``void f(intp share, void *arguments)`` by its address."""
+    signature = types.void(types.intp, types.intp, types.intp)
 
-    `team` is what a `Kernel` is told: of zeros, it lets the caller run all shares. A prange comes to the same two
-    calls, but its body goes through two more functions, each of them compiled and optimised.
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [INT64] * 2)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@threaded
+def each(body: int, arguments: int, shares: int) -> None:
+    """Every share on one of numba's threads: the one loop of all kernels, so that it is compiled once."""
+    for share in prange(shares):
+        call_share(body, np.intp(share), arguments)
+
+
+@intrinsic
+def run_shares(typing_context: Any, together: Any, function: Any, shares: Any, arguments: Any) -> Any:
+    """function(share, *arguments) for each of so many shares: on numba's threads, by `each`, or if not `together` one
+    after another on the caller's.
     """
     called = function.get_call_type(typing_context, (types.intp, *arguments.types), {})
+    launched = types.void(*(types.intp,) * 3)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         body = _share_function(context, builder, function, called, arguments)
-        place, _, count, values = data(context, builder, signature.args, args)
-        parallel_for, threads = (builder.load(at(builder, place, INT64(i))) for i in (PARALLEL_FOR, GET_NUM_THREADS))
-        # Numba steps through the arrays of a ufunc: here one that lies at address 0, a byte for each share.
+        asked, _, count, values = args
         on_stack: Any = cgutils.alloca_once_value
-        first, counts, steps, packed = (on_stack(builder, value) for value in (BYTES(None), count, INT64(1), values))
-        operands = [first, counts, steps, builder.bitcast(packed, BYTES)]
-        with builder.if_else(builder.icmp_signed("!=", parallel_for, INT64(0))) as (together, alone):
-            with together:
-                asking = ir.FunctionType(INT32, [])
-                number = builder.sext(builder.call(builder.inttoptr(threads, asking.as_pointer()), []), INT64)
-                # The ufunc has no inner axis, and this one array.
-                launch = [builder.bitcast(body, BYTES), *operands, INT64(0), INT64(1), number]
-                launching = ir.FunctionType(ir.VoidType(), [value.type for value in launch])
-                builder.call(builder.inttoptr(parallel_for, launching.as_pointer()), launch)
-            with alone:
-                builder.call(body, operands)
+        place = builder.ptrtoint(on_stack(builder, values), INT64)
+        with builder.if_else(builder.icmp_signed("!=", asked, INT64(0))) as (threads, alone):
+            with threads:
+                operands = [builder.ptrtoint(body, INT64), place, count]
+                loop = _linked(context, builder, each, launched)
+                context.call_conv.call_function(builder, loop, launched.return_type, launched.args, operands)
+            with alone, cgutils.for_range(builder, count) as share:
+                builder.call(body, [share.index, place])
         return context.get_dummy_value()
 
-    return types.void(team, function, types.intp, arguments), generate
+    return types.void(types.intp, function, types.intp, arguments), generate
+
+
+def _linked(context: Any, builder: Any, dispatcher: Any, signature: Any) -> Any:
+    """A compiled function, taken into the kernel."""
+    compiled = dispatcher.get_compile_result(signature)
+    context.active_code_library.add_linking_library(compiled.library)
+    return context.declare_function(builder.module, compiled.fndesc)
 
 
 def _share_function(context: Any, builder: Any, function: Any, called: Any, arguments: Any) -> Any:
-    """What numba's threads call: ``void f(char **share, intp *count, intp *steps, void *arguments)``."""
-    compiled = function.dispatcher.get_compile_result(called)
-    context.active_code_library.add_linking_library(compiled.library)
-    callee = context.declare_function(builder.module, compiled.fndesc)
-    kind = ir.FunctionType(ir.VoidType(), [BYTES.as_pointer(), INT64.as_pointer(), INT64.as_pointer(), BYTES])
+    """What `call_share` calls."""
+    callee = _linked(context, builder, function.dispatcher, called)
+    kind = ir.FunctionType(ir.VoidType(), [INT64] * 2)
     body = ir.Function(builder.module, kind, f"{builder.function.name}.shares")
     body.linkage = "internal"
     inner = ir.IRBuilder(body.append_basic_block())
-    begin, count = inner.ptrtoint(inner.load(body.args[0]), INT64), inner.load(body.args[1])
-    values = inner.load(inner.bitcast(body.args[3], context.get_value_type(arguments).as_pointer()))
-    with cgutils.for_range_slice(inner, begin, inner.add(begin, count), INT64(1), INT64) as (share, _):
-        operands = [share, *unpacked(inner, values)]
-        context.call_conv.call_function(inner, callee, called.return_type, called.args, operands)
+    share, place = body.args
+    values = inner.load(inner.inttoptr(place, context.get_value_type(arguments).as_pointer()))
+    operands = [share, *unpacked(inner, values)]
+    context.call_conv.call_function(inner, callee, called.return_type, called.args, operands)
     inner.ret_void()
     return body
 
