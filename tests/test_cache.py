@@ -75,6 +75,7 @@ def test_a_read_only_package_keeps_its_kernels_in_the_users_cache(run_python, pa
     # A file in place of the folder keeps everybody out, the superuser too.
     (package / "__pycache__").write_text("")
     (package / "cpu" / "__pycache__").write_text("")
+    (package / "cpu" / "simd" / "__pycache__").write_text("")
     environment = {"XDG_CACHE_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
     assert run_python(SCRIPT, package=package, environment=environment) == f"{RIGHT} 0 1\n"
     assert list(tmp_path.rglob("*.nbi"))
@@ -84,6 +85,7 @@ def test_a_read_only_package_keeps_its_kernels_in_the_users_cache(run_python, pa
 def test_where_nothing_can_be_written_every_process_compiles(run_python, package, tmp_path):
     (package / "__pycache__").write_text("")
     (package / "cpu" / "__pycache__").write_text("")
+    (package / "cpu" / "simd" / "__pycache__").write_text("")
     environment = {"XDG_CACHE_HOME": "/dev/null", "HOME": "/dev/null"}
     for _ in range(2):
         assert run_python(SCRIPT, package=package, environment=environment).startswith(f"{RIGHT} 0 ")
