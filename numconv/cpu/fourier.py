@@ -66,8 +66,8 @@ from .repair import repair
 # Frequencies multiplied at a time: those of a few channels fit the first-level cache.
 FREQUENCIES = 256
 PASS = 12.0
-# Seconds of starting threads and of what a call does once.
-OVERHEAD = 60e-6
+# Seconds of what a call does once, and of starting threads, which find no memory of their own.
+OVERHEAD, STARTING = 60e-6, 300e-6
 
 
 class Prepared(NamedTuple):
@@ -138,9 +138,10 @@ class Fourier:
         channels, kernels = problem.in_channels + problem.out_channels, math.prod(problem.weight_shape[:2])
         flops = transforms * channels * transform_flops(problem, tiling)
         flops += transforms * problem.groups * product_flops(problem, tiling)
-        seconds = thread_seconds(problem, tiling, self.item) / workers(problem, machine, tiling, self.item)
+        count = workers(problem, machine, tiling, self.item)
+        seconds, overhead = thread_seconds(problem, tiling, self.item) / count, OVERHEAD + STARTING * (count > 1)
         preparing = kernels * transform_seconds(problem, tiling, self.item) / tiling.rows
-        return Work(flops, flops / seconds, problem.bytes, OVERHEAD, preparing * machine.bandwidth)
+        return Work(flops, flops / seconds, problem.bytes, overhead, preparing * machine.bandwidth)
 
     def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
         tiling = self._tiling(problem, machine)

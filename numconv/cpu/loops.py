@@ -41,7 +41,7 @@ RUN_COST = 400
 # What each sum takes besides its taps, in the same unit: to be cleared, added to its total, and stored.
 SUM_COST = 30
 # Share of the FMA peak that it was measured to run at, by the accumulator's kind (bench/auto_regret.py).
-EFFICIENCY = {"f": 0.42, "c": 0.45, "i": 0.55, "u": 0.55}
+EFFICIENCY = {"f": 0.6, "c": 0.45, "i": 0.55, "u": 0.55}
 
 
 class Prepared(NamedTuple):
@@ -127,11 +127,14 @@ def _blocks(problem: Problem, machine: Machine) -> tuple[int, int]:
 def _busiest(problem: Problem, threads: int, pixels: int, channels: int) -> int:
     """The work of the busiest thread, in multiply-adds of one pixel."""
     group_channels = problem.out_channels // problem.groups
-    tasks = problem.batch * problem.groups * -(-problem.pixels // pixels) * -(-group_channels // channels)
+    blocks = max(1, -(-problem.pixels // pixels))
+    tasks = problem.batch * problem.groups * blocks * -(-group_channels // channels)
+    # Of several blocks of pixels, the last is not whole.
+    whole = problem.pixels / (blocks * pixels) if blocks > 1 else 1
     lanes = min(pixels, -(-problem.pixels // LANES) * LANES)
     runs = -(-min(pixels, problem.pixels) // problem.out_spatial[-1]) if problem.pixels else 0
     copying = lanes * PIXEL_COST + runs * RUN_COST + ROW_COST
     sums = min(channels, group_channels)
     # A complex product is four.
     adding = sums * (lanes + CHANNEL_COST) * (4 if problem.accumulator.kind == "c" else 1)
-    return -(-tasks // threads) * ((adding + copying) * problem.taps + sums * lanes * SUM_COST)
+    return int(-(-tasks // threads) * whole * ((adding + copying) * problem.taps + sums * lanes * SUM_COST))

@@ -300,6 +300,7 @@ def multiply_part(loop: int, weight: Array, x: Array, out: Array, job: Array) ->
 
 @njit()
 def add(out: Array, more: Array) -> None:
+    """Add a further term's part to what the first terms gave."""
     for row in range(len(out)):
         for j in range(out.shape[1]):
             out[row, j] += more[row, j]

@@ -29,12 +29,12 @@ Sizes = tuple[int, int, int]
 
 # Transforms of the kernels that a plan may hold unless `workspace` allows more.
 SPECTRUM_BYTES = 64 << 20
-# Inputs transformed at a time: with their transform they fit a second-level cache of 1 MiB.
+# Inputs, or results, transformed at a time: with what they come from they fit a second-level cache of 1 MiB.
 CHUNK_BYTES = 512 << 10
 # Seconds that one thread of scipy.fft takes for a real number on each axis, and for each doubling of the axis's length,
 # by bytes of the number. So many times as long take real transforms, which need new memory; transforms of more bytes
 # than so; and fewer lines than share a vector.
-AXIS_SECONDS, DOUBLING_SECONDS = {8: 0.55e-9, 4: 0.45e-9}, {8: 0.15e-9, 4: 0.095e-9}
+AXIS_SECONDS, DOUBLING_SECONDS = {8: 0.65e-9, 4: 0.5e-9}, {8: 0.18e-9, 4: 0.11e-9}
 REAL, LARGE, ALONE = 1.4, 1.2, 2.5
 LARGE_BYTES, TOGETHER = 2 << 20, 4
 # Flop/s of complex products, seconds of copying a number (bench/test_fft.py).
@@ -197,7 +197,7 @@ def _choices(reach: int, outputs: int, stride: int) -> list[tuple[int, int, int]
 def _tiling(problem: Problem, item: int, sizes: tuple[tuple[int, int, int], ...], parts: int) -> Tiling:
     lengths, outputs, counts = zip(*sizes, strict=True)
     axes = tuple(axis for axis, taps in enumerate(three(problem, "kernel")) if taps > 1)
-    group = math.prod(lengths) * (problem.in_channels // problem.groups) * item * parts
+    group = math.prod(lengths) * max(problem.in_channels, problem.out_channels) // problem.groups * item * parts
     groups = min(problem.groups, max(1, CHUNK_BYTES // group))
     found = Tiling(lengths, outputs, counts, axes, parts, groups, max(1, CHUNK_BYTES // (group * groups)))
     return found._replace(transforms=min(found.transforms, problem.batch * found.of_image))
