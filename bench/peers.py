@@ -282,17 +282,17 @@ def main() -> None:
                 print(f"{ours}: geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
         results[name] = figures
     if options.json:
-        report = {"machine": _machine(), "rounds": options.rounds, "classes": results}
+        report = {"machine": _machine(options.peers), "rounds": options.rounds, "classes": results}
         options.json.write_text(json.dumps(report, indent=1).replace("NaN", "null") + "\n")
 
 
-def _machine() -> dict[str, Any]:
+def _machine(peers: list[str]) -> dict[str, Any]:
     """Where this was measured, and with which libraries."""
     from numconv import jit
     from numconv.machine import machine
 
     on, versions = machine(jit.threads()), {}
-    for library in sorted({library for library, _ in PEERS.values()}):
+    for library in sorted({PEERS[name][0] for name in peers}):
         try:
             versions[library] = importlib.metadata.version(DISTRIBUTIONS.get(library, library))
         except importlib.metadata.PackageNotFoundError:
