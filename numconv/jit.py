@@ -7,7 +7,7 @@ NaN and inf are data, and the order of summation is a promise) and divide as Num
 
 **Compiling.** A kernel is optimised as a whole, once, with everything that it calls. numba makes machine code of each
 function by itself, and optimises again what it calls, at each level of calls and four times for a prange: that took 15
-of the 20 seconds of a first correlation, which now takes 6. Register tiles alone are compiled for themselves and called
+of the 19 seconds of a first correlation, which now takes 8. Register tiles alone are compiled for themselves and called
 by address (`Native`), for all kernels that need them.
 
 **Cache.** numba notices an edit only in the file that holds a kernel. A numconv kernel is inlined from several

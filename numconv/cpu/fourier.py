@@ -233,9 +233,8 @@ class _Correlation:
             [(n, *number) for number in numbers[start : start + parts]]
             for n, start in itertools.product(range(len(self.x)), range(0, len(numbers), parts))
         ]
-        for first, start in itertools.product(
-            range(0, self.problem.groups, groups), range(0, len(places), tiling.transforms)
-        ):
+        starts = range(0, self.problem.groups, groups), range(0, len(places), tiling.transforms)
+        for first, start in itertools.product(*starts):
             yield slice(first, min(first + groups, self.problem.groups)), places[start : start + tiling.transforms]
 
     def run(self, groups: slice, places: list[list[tuple[int, ...]]], scratch: Array) -> None:
