@@ -135,7 +135,8 @@ def ranked(problem: Problem, item: int) -> tuple[Tiling, ...]:
     if problem.rank > 1:
         # One that is far beyond the cache, or far below, is never the best of many.
         least = min(tiling.size for tiling in found)
-        found = [tiling for tiling in found if tiling.size * item <= max(8 * CHUNK_BYTES, 8 * least * item)]
+        most = max(8 * CHUNK_BYTES, 8 * least * item)
+        found = [tiling for tiling in found if tiling.size * tiling.parts * item <= most]
     return tuple(sorted(found, key=lambda tiling: _cost(problem, tiling, item)))
 
 
