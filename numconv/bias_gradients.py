@@ -30,9 +30,9 @@ def conv2d_bias(grad_output: ArrayLike, *, layout: str = "NCHW") -> Array:
     -------
     np.ndarray, shape (out_channels,)
         In the dtype of `conv2d`'s sums, and then of its result. Added up by np.sum, pairwise over space and then over
-        the batch, by one thread and a few channels at a time: always the same bits, on a
-        device too. With unit roundoff u, the error is
-        at most (batch + 26 + log2(pixels)) * u times the sum of the absolute values. Integers are exact.
+        the batch, by one thread and a few channels at a time: always the same bits, on a device too. With unit roundoff
+        u, the error is at most (batch + 26 + log2(pixels)) * u times the sum of the absolute values. Integers are
+        exact.
 
     Raises
     ------

@@ -29,7 +29,7 @@ from .blocks import COUNTER, Blocks, blocks, locate, open_shares, share_costs, t
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .simd.native import run_shares
-from .window import Ahead, Tables, Window, ahead, copy_cycles, fill, pitch, window
+from .window import Ahead, Tables, Window, copy_cycles, fill, pitch, read_by, window
 
 NAME = "tiled"
 REPRODUCIBLE = True
@@ -278,7 +278,7 @@ def look_ahead(task: int, x: Array, tables: Tables, window: Window, blocks: Bloc
     n, group, _, od, oh, ow = locate(task, window, blocks)
     if n >= len(x):
         return Ahead(0, 0, 0, 0, 1)
-    return ahead(x[n, group * (x.shape[1] // blocks.groups) :], od, oh, ow, tables, window)
+    return read_by(x[n, group * (x.shape[1] // blocks.groups) :], od, oh, ow, tables, window)
 
 
 @njit()

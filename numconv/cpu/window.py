@@ -289,7 +289,7 @@ def fill(
 
 
 @njit()
-def ahead(x: Array, od: int, oh: int, ow: int, tables: Tables, window: Window) -> Ahead:
+def read_by(x: Array, od: int, oh: int, ow: int, tables: Tables, window: Window) -> Ahead:
     """What the window of the block at output plane od, row oh, column ow will hold of x (c, d, h, w)."""
     # Hardware foresees none of its rows, which are short and lie far apart.
     d, h = max(tables.depth[od * window.stride_d], 0), max(tables.height[oh * window.stride_h], 0)
