@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from typing import Any
 
 import numpy as np
 
+from ..problem import Problem
 from .driver import cuda
 
 DLPACK_CUDA = 2
 # How a caller's library takes the memory of an array by its interface.
 MAKERS = {"cupy": "asarray", "torch": "as_tensor"}
+
+
+# Elements of the input, so that 32-bit positions hold all of them; a position in the padding lies below -LIMIT.
+LIMIT = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +126,12 @@ class _Span:
 def _interface(shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int) -> dict[str, Any]:
     """The interface of C-contiguous memory."""
     return {"shape": shape, "typestr": dtype.str, "data": (pointer, False), "strides": None, "version": 3}
+
+
+def too_long(problem: Problem) -> str | None:
+    """Why kernels of 32-bit positions refuse a Problem, or None."""
+    size = math.prod(problem.x_shape)
+    return f"the input has {size} elements, but its positions hold {LIMIT} at most" if size >= LIMIT else None
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

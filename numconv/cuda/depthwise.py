@@ -12,7 +12,6 @@ It wins wherever there is one input channel to a group: such layers are bound by
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..accuracy import direct_bound, direct_expected
@@ -20,7 +19,8 @@ from ..machine import Machine
 from ..method import Work
 from ..problem import Problem
 from . import pack, strip
-from .tiling import LIMIT, MAX_COLUMNS, THREADS, floats_alone
+from .arrays import too_long
+from .tiling import MAX_COLUMNS, THREADS, floats_alone
 
 NAME = "depthwise"
 REPRODUCIBLE = True
@@ -44,8 +44,8 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
     reach = (problem.kernel[-1] - 1) * problem.dilation[-1] // problem.stride[-1]
     if max(problem.kernel[-1], reach) > MAX_COLUMNS:
         return f"the kernel is {max(problem.kernel[-1], reach)} columns wide, but it takes {MAX_COLUMNS} at most"
-    if math.prod(problem.x_shape) >= LIMIT:
-        return f"the input has {math.prod(problem.x_shape)} elements, but its positions hold {LIMIT} at most"
+    if reason := too_long(problem):
+        return reason
     if strip.choose(problem) is None:
         return f"its windows take more than {strip.BYTES >> 10} KiB of shared memory, or its rows too many registers"
     return None
@@ -81,10 +81,7 @@ def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.
 def run(
     problem: Problem, machine: Machine, prepared: pack.Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
 ) -> None:
-    if x.span[0] >= LIMIT:
-        x = pack.contiguous(problem, x, stream)
-    steps = (*x.strides[:2], *(0, 0, *x.strides[2:])[-3:])
-    memory = x.flat() if x.size else out
+    memory, steps = pack.reached(problem, x, out, stream)
     weight, bias, *tables, places, geometry = prepared
     grid = strip.blocks(problem, geometry)
-    strip.build(geometry)[grid, THREADS, stream or 0](memory, weight, bias, out, *tables, places, x.span[1], *steps)
+    strip.build(geometry)[grid, THREADS, stream or 0](memory, weight, bias, out, *tables, places, *steps)

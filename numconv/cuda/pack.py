@@ -11,7 +11,7 @@ import numpy as np
 
 from ..cpu.panel import find_sources
 from ..problem import Problem
-from .arrays import DeviceArray, device_array, row_major
+from .arrays import LIMIT, DeviceArray, device_array, row_major
 from .driver import cuda, kernel
 
 THREADS = 128
@@ -103,6 +103,15 @@ def contiguous(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
     sizes = (1, problem.batch, problem.batch, problem.in_channels, problem.in_channels)
     copy = _packed(x, problem.x_dtype, x.size, (*sizes, size_d * size_h * size_w, 1, size_h, size_w), stream)
     return dataclasses.replace(device_array("input", copy), shape=x.shape, strides=row_major(x.shape))
+
+
+def reached(problem: Problem, x: DeviceArray, out: Any, stream: Any) -> tuple[Any, tuple[int, ...]]:
+    """Memory that holds the input, and where in it: the first element, and elements from one image, channel, plane, row
+    and column to the next. Of an input that 32-bit positions do not reach, a copy; of none, the output's memory.
+    """
+    if x.span[0] >= LIMIT:
+        x = contiguous(problem, x, stream)
+    return x.flat() if x.size else out, (x.span[1], *x.strides[:2], *(0, 0, *x.strides[2:])[-3:])
 
 
 def in_a_row(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:

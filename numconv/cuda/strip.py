@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..problem import Problem
+from .arrays import LIMIT
 from .driver import cuda, inlined, kernel
-from .tiling import LIMIT, THREADS, Row
+from .tiling import THREADS, Row
 
 # Pixels side by side and rows of them that a thread sums: fewer where the stride makes the window large.
 PIXELS = (16, 8)

@@ -25,8 +25,9 @@ from ..machine import Machine
 from ..method import Work
 from ..problem import Problem
 from . import pack, tiling
+from .arrays import too_long
 from .driver import cuda, extension, inlined, kernel, simulated, types
-from .tiling import LIMIT, MAX_GRID, THREADS
+from .tiling import MAX_GRID, THREADS
 
 NAME = "tensor"
 REPRODUCIBLE = False
@@ -115,8 +116,8 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return reason
     if problem.accumulator != np.float32:
         return f"the sums are {problem.accumulator.name}, but TF32 has ten bits"
-    if math.prod(problem.x_shape) >= LIMIT:
-        return f"the input has {math.prod(problem.x_shape)} elements, but its positions hold {LIMIT} at most"
+    if reason := too_long(problem):
+        return reason
     if max(_grid(problem)[1:]) > MAX_GRID:
         return "there are more than 65535 images or blocks of channels, but a grid has no more"
     return None
@@ -161,11 +162,8 @@ def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.
 def run(
     problem: Problem, machine: Machine, prepared: pack.Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
 ) -> None:
-    if x.span[0] >= LIMIT:
-        x = pack.contiguous(problem, x, stream)
-    steps = (*x.strides[:2], *(0, 0, *x.strides[2:])[-3:])
-    memory = x.flat() if x.size else out
-    build()[_grid(problem), THREADS, stream or 0](memory, *prepared[:-1], out, x.span[1], *steps)
+    memory, steps = pack.reached(problem, x, out, stream)
+    build()[_grid(problem), THREADS, stream or 0](memory, *prepared[:-1], out, *steps)
 
 
 @functools.cache

@@ -21,9 +21,9 @@ import numpy as np
 
 from ..problem import Problem
 from . import pack
-from .arrays import DeviceArray
+from .arrays import LIMIT, DeviceArray
 from .driver import cuda, inlined, kernel
-from .tiling import BATCH, CHANNELS, LIMIT, REGISTERS, RESIDENT, STAGED, THREADS, Tile, choose, grid
+from .tiling import BATCH, CHANNELS, REGISTERS, RESIDENT, STAGED, THREADS, Tile, choose, grid
 
 
 class Places(NamedTuple):
@@ -383,11 +383,6 @@ def prepare(problem: Problem, weight: DeviceArray, bias: DeviceArray | None) -> 
 
 def run(problem: Problem, prepared: pack.Prepared, x: DeviceArray, out: Any, stream: Any) -> None:
     """One launch."""
-    if x.span[0] >= LIMIT:
-        x = pack.contiguous(problem, x, stream)
-    steps = (*x.strides[:2], *(0, 0, *x.strides[2:])[-3:])
-    memory = x.flat() if x.size else out
+    memory, steps = pack.reached(problem, x, out, stream)
     weight, bias, *tables, places, tile = prepared
-    build(tile)[grid(problem, tile), THREADS, stream or 0](
-        memory, weight, bias, out, *tables, places, x.span[1], *steps
-    )
+    build(tile)[grid(problem, tile), THREADS, stream or 0](memory, weight, bias, out, *tables, places, *steps)

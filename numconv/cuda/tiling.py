@@ -12,6 +12,7 @@ import numpy as np
 from ..machine import Machine
 from ..method import Work
 from ..problem import Problem
+from .arrays import too_long
 
 THREADS = 128
 # Pixels side by side of a thread, of float32.
@@ -27,8 +28,6 @@ SHARED_BYTES = 48 << 10
 REGISTERS = 25
 # Pairs of weights on their way at a time, where registers are short.
 BATCH = 3
-# Elements of the input, so that 32-bit positions hold all of them; a position in the padding lies below -LIMIT.
-LIMIT = 1 << 30
 MAX_GRID = 65535
 FLOATS = (np.float32, np.float64)
 
@@ -245,8 +244,8 @@ def why_not(problem: Problem) -> str | None:
     reach = (problem.kernel[-1] - 1) * problem.dilation[-1] // problem.stride[-1]
     if reach > MAX_COLUMNS:
         return f"the kernel reaches over {reach + 1} columns, but a thread holds {MAX_COLUMNS + 1} at most"
-    if math.prod(problem.x_shape) >= LIMIT:
-        return f"the input has {math.prod(problem.x_shape)} elements, but its positions hold {LIMIT} at most"
+    if reason := too_long(problem):
+        return reason
     tile = choose(problem)
     if tile is None:
         return f"a window of the input and its weights take more than {SHARED_BYTES >> 10} KiB of shared memory"
