@@ -37,7 +37,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import numba
 import numba.core.caching
@@ -170,10 +170,10 @@ class _LateCache:
         return getattr(self._opened, name)
 
 
-def _compile(function: Callable[P, R], parallel: bool = False) -> Callable[P, R]:
-    dispatcher = _numba.njit(function, parallel=parallel, **OPTIONS)
+def _compile(function: Callable[..., R], **options: Any) -> Callable[..., R]:
+    dispatcher = _numba.njit(function, **options, **OPTIONS)
     dispatcher._cache = _LateCache(function)
-    return cast("Callable[P, R]", dispatcher)
+    return cast("Callable[..., R]", dispatcher)
 
 
 class _PartLibrary(_codegen.JITCodeLibrary):
@@ -221,24 +221,25 @@ class Part(_registry.CPUDispatcher):
         return self.alone(*args)
 
 
-class Kernel(Generic[P, R]):
-    """A kernel whose shares run on numba's threads (`run_shares` in cpu/simd/native.py).
+class Kernel(Generic[P]):
+    """A kernel whose shares run on numba's threads, or on the caller's, by the threading policy above.
 
-    Its first parameter, `together`, says whether they do, by the threading policy above; a call leaves it out.
+    A call gives the number of shares, and the rest of the function's arguments. `compiler` makes of the function of one
+    share one of all (cpu/simd/shares.py): of fewer than none, it has the caller run as many.
     """
 
-    def __init__(self, function: Callable[Concatenate[int, P], R]) -> None:
+    def __init__(self, function: Callable[Concatenate[Any, P], None], compiler: type) -> None:
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
-        self.compiled = _compile(function)
+        self.compiled: Callable[..., None] = _compile(function, pipeline_class=compiler)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, shares: int, *args: P.args, **kwargs: P.kwargs) -> None:
         if os.getpid() != _PROCESS:
-            return self.compiled(0, *args, **kwargs)
+            return self.compiled(-shares, *args, **kwargs)
         if layer() in THREADSAFE_LAYERS:
-            return self.compiled(1, *args, **kwargs)
+            return self.compiled(shares, *args, **kwargs)
         try:
-            return self.compiled(int(_WORKQUEUE.acquire(blocking=False)), *args, **kwargs)
+            return self.compiled(shares if _WORKQUEUE.acquire(blocking=False) else -shares, *args, **kwargs)
         finally:
             # The lock itself knows whether it is this thread's, for Ctrl-C may come after any call: before the answer
             # of `acquire` is stored, and inside contextlib.suppress.
@@ -248,24 +249,13 @@ class Kernel(Generic[P, R]):
                 pass
 
 
-@overload
-def njit(*, parallel: Literal[True]) -> Callable[[Callable[Concatenate[int, P], R]], Kernel[P, R]]: ...
+def njit() -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """The decorator of what kernels call: it makes a `Part`. That of kernels is `kernel` of cpu/simd/shares.py."""
+    return cast("Callable[[Callable[P, R]], Callable[P, R]]", Part)
 
 
-@overload
-def njit() -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-
-
-def njit(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The decorator of every CPU kernel.
-
-    ``@njit(parallel=True)`` makes a `Kernel`, called from Python; ``@njit()`` makes a `Part`, for kernels to call.
-    """
-    return Kernel if parallel else Part
-
-
-def threaded(function: Callable[P, R]) -> Callable[P, R]:
-    """The decorator of a loop over numba's threads, a prange: kernels run theirs by that of cpu/simd/native.py."""
+def threaded(function: Callable[..., None]) -> Any:
+    """The decorator of a loop over numba's threads, a prange: kernels run theirs by that of cpu/simd/shares.py."""
     return _compile(function, parallel=True)
 
 

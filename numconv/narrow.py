@@ -60,4 +60,4 @@ def _saturate(sums: Array, out: Array) -> None:
 
     held = np.iinfo(out.dtype)
     ends = np.array([held.min, held.max], out.dtype)
-    saturate(sums.reshape(-1), out.reshape(-1), ends.astype(sums.dtype), ends, jit.threads())
+    saturate(jit.threads(), sums.reshape(-1), out.reshape(-1), ends.astype(sums.dtype), ends)

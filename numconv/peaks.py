@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from . import jit
-from .cpu.simd.native import run_shares, spin
-from .jit import njit
+from .cpu.simd.native import spin
+from .cpu.simd.shares import Share, kernel, portion
 from .machine import machine
 from .method import Array
 
@@ -29,29 +29,17 @@ class Peaks(NamedTuple):
     cache_bandwidth: float
 
 
-@njit(parallel=True)
-def spin_all(together: int, sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
-    """One chain of multiply-adds per entry of sums."""
-    run_shares(together, spin_share, len(sums), (sums, rounds, lanes))
-
-
-@njit()
-def spin_share(share: int, sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
+@kernel
+def spin_all(share: Share, sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
     """One thread's chain."""
-    sums[share] = spin(rounds, lanes)
+    sums[share.number] = spin(rounds, lanes)
 
 
-@njit(parallel=True)
-def copy_all(together: int, source: Array, target: Array, shares: int) -> None:
-    """Target = source, in even shares."""
-    run_shares(together, copy_share, shares, (source, target, shares))
-
-
-@njit()
-def copy_share(share: int, source: Array, target: Array, shares: int) -> None:
+@kernel
+def copy_all(share: Share, source: Array, target: Array) -> None:
     """One thread's share."""
     # Through slices: an index that might be negative keeps LLVM from using vectors, at a third of the speed.
-    first, end = len(source) * share // shares, len(source) * (share + 1) // shares
+    first, end = portion(len(source), share)
     part, given = target[first:end], source[first:end]
     for i in range(len(part)):
         part[i] = given[i]
@@ -64,11 +52,11 @@ def measure(repeats: int = 10, threads: int | None = None) -> Peaks:
     lanes = (0,) * (on.vector_bytes // 4)
     sums = np.zeros(threads, np.float32)
     source, target = np.ones(COPY_BYTES // 4, np.float32), np.zeros(COPY_BYTES // 4, np.float32)
-    spinning = _best(lambda: spin_all(sums, ROUNDS, lanes), repeats)
-    copying = _best(lambda: copy_all(source, target, threads), repeats)
+    spinning = _best(lambda: spin_all(threads, sums, ROUNDS, lanes), repeats)
+    copying = _best(lambda: copy_all(threads, source, target), repeats)
     # Both arrays in an eighth of the cache, which others use too.
     kept = min(len(source), on.caches[-1] // 16 // 4)
-    within = _best(lambda: copy_all(source[:kept], target[:kept], threads), repeats)
+    within = _best(lambda: copy_all(threads, source[:kept], target[:kept]), repeats)
     flops = threads * ROUNDS * CHAINS * len(lanes) * 2 / spinning
     return Peaks(flops, 2 * COPY_BYTES / copying, 2 * 4 * kept / within)
 

@@ -14,7 +14,7 @@ SCRIPT = """
 import numpy as np
 from numconv import peaks
 sums = np.zeros(1, np.float32)
-peaks.spin_all(sums, 1, (0, 0, 0, 0))
+peaks.spin_all(1, sums, 1, (0, 0, 0, 0))
 stats = peaks.spin_all.compiled.stats
 print(round(float(sums[0]), 3), sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
@@ -46,7 +46,7 @@ def test_a_kernel_is_loaded_without_what_a_compiler_needs(run_python, package):
     )
     run_python(script, package=package)
     # Nor does it keep the next kernel from being compiled.
-    copied = "target = np.zeros(2); peaks.copy_all(np.ones(2), target, 1); print(target)\n"
+    copied = "target = np.zeros(2); peaks.copy_all(1, np.ones(2), target); print(target)\n"
     assert run_python(script + copied, package=package) == f"{RIGHT} 1 0\n[]\n[1. 1.]\n"
 
 

@@ -210,7 +210,7 @@ def test_only_jit_compiles_and_asks_numba_for_threads(path):
 
 
 def test_one_loop_runs_on_threads():
-    assert [path.name for path in MODULES if "numba.prange" in imports(path)] == ["native.py"]
+    assert [path.name for path in MODULES if "numba.prange" in imports(path)] == ["shares.py"]
 
 
 @each_module

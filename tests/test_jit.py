@@ -12,13 +12,13 @@ from conftest import PACKAGE
 
 from numconv import jit
 from numconv.cpu import direct
-from numconv.cpu.simd.native import run_shares
+from numconv.cpu.simd.shares import kernel
 
 
-@jit.njit(parallel=True)
-def double(together, x, out, threads):
+@kernel
+def double(share, x, out, threads):
     """Each element twice, and the number of the thread that came to it."""
-    run_shares(together, double_one, len(x), (x, out, threads))
+    double_one(share.number, x, out, threads)
 
 
 @jit.njit()
@@ -30,10 +30,10 @@ def double_one(i, x, out, threads):
 @pytest.fixture
 def told():
     """A kernel that does nothing, and what it was told each time: to run its shares alone or on numba's threads."""
-    kernel = jit.Kernel(double.compiled.py_func)
+    tell = kernel(double.compiled.py_func)
     calls = []
-    kernel.compiled = lambda together, *args: calls.append("threads" if together else "alone")
-    return kernel, calls
+    tell.compiled = lambda shares: calls.append({7: "threads", -7: "alone"}[shares])
+    return tell, calls
 
 
 @pytest.fixture
@@ -74,31 +74,31 @@ def free():
 
 @pytest.mark.parametrize("layer", ["omp", "tbb"])
 def test_under_a_threadsafe_layer_every_caller_has_the_threads(told, on_layer, layer):
-    kernel, calls = told
+    tell, calls = told
     on_layer(layer)
     let_go = taken_elsewhere()
-    kernel()
+    tell(7)
     let_go()
     assert calls == ["threads"]
 
 
 def test_under_workqueue_one_caller_has_the_threads_and_the_others_run_alone(told, on_layer):
-    kernel, calls = told
+    tell, calls = told
     on_layer("workqueue")
     let_go = taken_elsewhere()
-    kernel()
+    tell(7)
     let_go()
-    kernel()
+    tell(7)
     assert calls == ["alone", "threads"]
     assert free()
 
 
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
 def test_a_forked_child_runs_alone(told, on_layer, monkeypatch, layer):
-    kernel, calls = told
+    tell, calls = told
     on_layer(layer)
     monkeypatch.setattr(jit, "_PROCESS", -1)
-    kernel()
+    tell(7)
     assert calls == ["alone"]
     assert jit.threads() == 1
 
@@ -108,11 +108,11 @@ def test_an_exception_frees_the_lock(told, on_layer, error):
     def fail(*_):
         raise error
 
-    kernel, _ = told
-    kernel.compiled = fail
+    tell, _ = told
+    tell.compiled = fail
     on_layer("workqueue")
     with pytest.raises(error):
-        kernel()
+        tell(7)
     assert free()
 
 
@@ -130,7 +130,7 @@ def test_an_interrupt_right_after_the_lock_is_taken_frees_it(told, on_layer, mon
     monkeypatch.setattr(jit, "_WORKQUEUE", Interrupted())
     on_layer("workqueue")
     with pytest.raises(KeyboardInterrupt):
-        told[0]()
+        told[0](7)
     monkeypatch.undo()
     assert free()
 
@@ -138,9 +138,9 @@ def test_an_interrupt_right_after_the_lock_is_taken_frees_it(told, on_layer, mon
 @pytest.mark.parametrize("shares", [0, 1, 2, 7, 100])
 def test_each_share_is_run_once_by_every_thread_or_by_the_caller(shares):
     x = np.arange(100.0)[:shares]
-    for call, threads in ((double, jit.threads()), (lambda *args: double.compiled(0, *args), 1)):
+    for call, number, threads in ((double, shares, jit.threads()), (double.compiled, -shares, 1)):
         out, runners = np.full(100, -1.0), np.zeros(100, np.int64)
-        call(x, out, runners)
+        call(number, x, out, runners)
         np.testing.assert_array_equal(out[:shares], 2 * x)
         assert (out[shares:] == -1).all()
         if jit.layer() != "tbb":
@@ -199,7 +199,7 @@ def test_where_nothing_can_be_cached_the_kernel_still_compiles(monkeypatch):
 
     monkeypatch.setattr(jit, "_PackageCache", fail)
     out = np.zeros(3)
-    jit.Kernel(double.compiled.py_func)(np.arange(3.0), out, np.zeros(3, np.int64))
+    kernel(double.compiled.py_func)(3, np.arange(3.0), out, np.zeros(3, np.int64))
     assert out.tolist() == [0, 2, 4]
     # What it calls has become machine code within it, and has none of its own.
     (part,) = double_one.overloads.values()

@@ -70,5 +70,5 @@ def test_both_peaks_are_measured():
 
 def test_the_copy_that_is_measured_copies():
     source, target = np.arange(1001, dtype=np.float32), np.zeros(1001, np.float32)
-    peaks.copy_all(source, target, jit.threads())
+    peaks.copy_all(jit.threads(), source, target)
     np.testing.assert_array_equal(target, source)

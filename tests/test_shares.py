@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from numconv.cpu import blocks, matmul, tiled
+from numconv.cpu.simd.shares import Share, portion
 from numconv.machine import machine
 from numconv.testing import EDGES, RESNET50
 
@@ -48,16 +49,17 @@ def test_the_shares_of_a_product_are_all_of_it(threads):
 @pytest.mark.parametrize("threads", [1, 2, 3, 16])
 @pytest.mark.parametrize("case", [*EDGES[:12], RESNET50[-1]], ids=lambda case: case.name)
 def test_the_simulated_shares_hold_the_tasks_that_kernels_run(case, threads):
-    # A task that costs its number of sums: the shares' sums are those of the tasks that task_range and locate name.
+    # A task that costs its number of sums: the shares' sums are those of the tasks that portion and locate name.
     problem = case.problem(np.float32)
     size = (4, 5, 3)
-    split = blocks.blocks(problem, *size, threads, 1, 1, 1, 0, 0, False)
+    split = blocks.blocks(problem, *size, 1, 1, 1, 0, 0, False)
     window = tiled.Window(*[0] * tiled.WINDOW_FIELDS)._replace(block_rows=size[0], block_columns=size[1])
     _, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
     expected = []
+    tasks = blocks.tasks(problem, *size)
     for share in range(threads):
         total = 0
-        for task in range(*blocks.task_range.py_func(share, problem.batch, split)):
+        for task in range(*portion.py_func(tasks, Share(share, threads, 0))):
             _, _, first, _, oh, ow = blocks.locate.py_func(task, window, split)
             channels = min(size[2], problem.out_channels // problem.groups - first)
             total += channels * min(size[0], out_h - oh) * min(size[1], out_w - ow)

@@ -26,8 +26,8 @@ from .simd.native import call_get, call_set, exchange
 OPENBLAS_NAMES = (("scipy_openblas_", "64_"), ("scipy_openblas_", ""), ("openblas_", "64_"), ("openblas_", ""))
 PTHREADS = 1
 
-# [lock, kernels holding the BLAS, its threads before the first hold]. Native code alone changes it, between two
-# points where Python cannot be interrupted, so that Ctrl-C never leaves the BLAS with one thread.
+# [lock, shares of kernels that hold the BLAS, its threads before the first hold]. Native code alone changes it, between
+# two points where Python cannot be interrupted, so that Ctrl-C never leaves the BLAS with one thread.
 _HELD = np.zeros(3, np.int64)
 os.register_at_fork(after_in_child=lambda: _HELD.fill(0))
 
@@ -101,7 +101,7 @@ def held() -> Array:
 
 @njit()
 def hold(blas: Any, state: Array) -> None:
-    """Give the BLAS one thread, until the last kernel that holds it releases it; `blas` has the fields of a Blas."""
+    """Give the BLAS one thread, until the last hold is released; `blas` has the fields of a Blas."""
     lock = state.ctypes.data
     while exchange(lock, 1):
         pass
@@ -113,12 +113,12 @@ def hold(blas: Any, state: Array) -> None:
 
 
 @njit()
-def release(blas: Any, state: Array) -> None:
-    """Give the BLAS its threads back if no other kernel holds it."""
+def release(blas: Any, state: Array, holds: int) -> None:
+    """Take so many holds back, and give the BLAS its threads back if there are no others."""
     lock = state.ctypes.data
     while exchange(lock, 1):
         pass
-    state[1] -= 1
+    state[1] -= holds
     if state[1] == 0:
         call_set(blas.set_threads, state[2])
     exchange(lock, 0)

@@ -7,13 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..jit import njit
-from ..method import Array
 from ..problem import Problem
-from .simd.native import fetch_add
+from .simd.shares import Share, counted, portion
 from .window import Window
-
-# Elements at the start of a share's scratch, of any dtype, that hold its counter and fill a cache line.
-COUNTER = 16
 
 
 class Blocks(NamedTuple):
@@ -37,7 +33,6 @@ class Blocks(NamedTuple):
     tile_run: int
     relu: int
     skip: int
-    shares: int
 
 
 def tasks(problem: Problem, rows: int, columns: int, channels: int) -> int:
@@ -78,7 +73,6 @@ def blocks(
     rows: int,
     columns: int,
     channels: int,
-    threads: int,
     unit: int,
     sum_rows: int,
     sum_columns: int,
@@ -105,34 +99,21 @@ def blocks(
         tile_run=tile_run,
         relu=int(problem.activation == "relu"),
         skip=int(skip),
-        shares=threads,
     )
 
 
 @njit()
-def task_range(share: int, batch: int, blocks: Blocks) -> tuple[int, int]:
-    """The tasks of one share: even shares, neighbours together."""
-    count = batch * blocks.groups * blocks.channel_blocks * blocks.out_d * blocks.row_blocks * blocks.column_blocks
-    return count * share // blocks.shares, count * (share + 1) // blocks.shares
-
-
-@njit()
-def open_shares(scratch: Array) -> None:
-    """Begin to hand out tasks: a counter lies at the start of each share's scratch."""
-    scratch[:, :COUNTER] = 0
-
-
-@njit()
-def take(share: int, most: int, batch: int, scratch: Array, blocks: Blocks) -> tuple[int, int]:
+def take(share: Share, most: int, batch: int, blocks: Blocks) -> tuple[int, int]:
     """(first task, end) of the next tasks, `most` at most, for the thread of a share; none left: first is end.
 
     A thread works through its own share, so that in a next call the same inputs are in its caches, and then helps with
     the others': a thread that was interrupted or began late keeps nobody waiting.
     """
-    for turn in range(blocks.shares):
-        other = (share + turn) % blocks.shares
-        begin, end = task_range(other, batch, blocks)
-        task = begin + fetch_add(scratch[other], most)
+    tasks = batch * blocks.groups * blocks.channel_blocks * blocks.out_d * blocks.row_blocks * blocks.column_blocks
+    for turn in range(share.total):
+        other = (share.number + turn) % share.total
+        begin, end = portion(tasks, Share(other, share.total, share.counters))
+        task = begin + counted(share, other, most)
         if task < end:
             return task, min(task + most, end)
     return 0, 0

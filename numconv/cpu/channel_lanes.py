@@ -19,8 +19,8 @@ from ..method import Array
 from ..problem import Problem
 from .operands import CACHE_LINE, three, three_axes
 from .panel import Sources, find_sources
-from .simd.native import run_shares
 from .simd.pixels import correlate_pixels
+from .simd.shares import Share, kernel, portion
 
 # Pixels of a tile, as the length of a tuple.
 PIXELS, ONE = (0,) * 4, (0,)
@@ -41,7 +41,6 @@ class Launch(NamedTuple):
     dilation_h: int
     dilation_w: int
     relu: int
-    shares: int
 
 
 LAUNCH_FIELDS = len(Launch._fields)
@@ -87,27 +86,28 @@ def run(problem: Problem, machine: Machine, weight: Array, bias: Array, x: Array
         x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
     n, _, d, h, w = x.strides
     correlate(
+        machine.threads,
         np.array([x.ctypes.data, n, d, h, w]),
         weight,
         bias,
         np.moveaxis(three_axes(out, problem.out_spatial), 1, -1),
         scratch.view(np.int64).reshape(machine.threads, -1),
-        *_launch(problem, machine.threads),
+        *_launch(problem),
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, threads: int) -> tuple[Array, Sources, Array]:
+def _launch(problem: Problem) -> tuple[Array, Sources, Array]:
     """A pixel of padding, where the padded input's positions lie in the input, and a Launch as an array."""
     axes = (*three(problem, "kernel"), *three(problem, "stride"), *three(problem, "dilation"))
-    launch = Launch._make((*axes, int(problem.activation == "relu"), threads))
+    launch = Launch._make((*axes, int(problem.activation == "relu")))
     outside = np.full(problem.out_channels, problem.padding_value, problem.accumulator)
     return outside, find_sources(problem), np.array(launch)
 
 
-@njit(parallel=True)
+@kernel
 def correlate(
-    together: int,
+    share: Share,
     place: Array,
     weight: Array,
     bias: Array,
@@ -117,34 +117,20 @@ def correlate(
     sources: Sources,
     integers: Array,
 ) -> None:
-    """All rows, in even shares: out (n, od, oh, ow, c), weight (taps, c), scratch (shares, ...), outside (c,).
+    """The rows of one share: out (n, od, oh, ow, c), weight (taps, c), scratch (shares, ...), outside (c,).
 
     place: the address of the input and the bytes from one image, plane, row and column to the next.
     """
-    arguments = place, weight, bias, out, scratch, outside, sources, integers
-    run_shares(together, correlate_share, len(scratch), arguments)
-
-
-@njit()
-def correlate_share(
-    share: int,
-    place: Array,
-    weight: Array,
-    bias: Array,
-    out: Array,
-    scratch: Array,
-    outside: Array,
-    sources: Sources,
-    integers: Array,
-) -> None:
-    """The rows of one share."""
     launch = Launch(*to_fields(integers, LAUNCH_FIELDS))
     rows = out.shape[0] * out.shape[1] * out.shape[2]
-    for row in range(rows * share // launch.shares, rows * (share + 1) // launch.shares):
+    first, end = portion(rows, share)
+    for row in range(first, end):
         rest, oh = divmod(row, out.shape[2])
         n, od = divmod(rest, out.shape[1])
         image = place[0] + n * place[1]
-        correlate_row(image, place, weight, bias, out[n, od, oh], od, oh, scratch[share], outside, sources, launch)
+        correlate_row(
+            image, place, weight, bias, out[n, od, oh], od, oh, scratch[share.number], outside, sources, launch
+        )
 
 
 @njit()

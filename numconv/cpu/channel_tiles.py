@@ -18,7 +18,7 @@ from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose, transpose_finish
 from .simd.ir import WIDE, vector_lanes
-from .simd.native import run_shares
+from .simd.shares import Share, kernel, portion
 from .simd.tiles import call_tile, tile
 from .window import LINE_BYTES, Ahead, Tables, Window
 
@@ -98,24 +98,25 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     return runs * (problem.taps * tap + vectors * TILE_START) + vectors * storing
 
 
-@njit(parallel=True)
-def pack(together: int, weight: Array, packed: Array, finite: Array) -> None:
+@kernel
+def pack(share: Share, weight: Array, packed: Array, finite: Array) -> None:
     """Weights (groups, co, ci, kd, kh, kw) block by block: of each `unit` channels, packed (groups * co * taps,) has a
     row of channels for each tap. finite (groups, blocks): whether all weights of a block are.
     """
-    run_shares(together, pack_block, finite.size, (weight, packed, finite))
+    first, end = portion(finite.size, share)
+    for task in range(first, end):
+        group, block = divmod(task, finite.shape[1])
+        finite[group, block] = pack_block(weight[group], packed, group * weight.shape[1], block)
 
 
 @njit()
-def pack_block(task: int, weights: Array, packed: Array, finite: Array) -> None:
-    """One block of a group's weights."""
-    group, block = divmod(task, finite.shape[1])
-    weight = weights[group]
+def pack_block(weight: Array, packed: Array, before: int, block: int) -> bool:
+    """One block of a group's weights, behind so many channels of other groups; returns whether all are finite."""
     channels, inputs, depth, height, width = weight.shape
     taps, lanes = inputs * depth * height * width, vector_lanes(packed)
     first = block * VECTORS * lanes
     count = min(VECTORS * lanes, channels - first)
-    target = packed[(group * channels + first) * taps :][: count * taps]
+    target = packed[(before + first) * taps :][: count * taps]
     part = weight[first : first + count]
     if in_a_run(weight, weight.itemsize):
         pack_squares(part, target, 1)
@@ -134,7 +135,7 @@ def pack_block(task: int, weights: Array, packed: Array, finite: Array) -> None:
     all_finite = True
     for i in range(len(target)):
         all_finite &= abs(target[i]) < np.inf
-    finite[group, block] = all_finite
+    return all_finite
 
 
 @njit()

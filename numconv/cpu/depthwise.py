@@ -21,17 +21,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ..accuracy import direct_bound, direct_expected
-from ..jit import njit, to_fields
+from ..jit import to_fields
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from . import channel_lanes
-from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
+from .blocks import Blocks, blocks, locate, take, tasks
 from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
 from .simd.ir import vectors_fit
-from .simd.native import run_shares
+from .simd.shares import Share, kernel
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
 NAME = "depthwise"
@@ -115,6 +115,7 @@ def run(
         channel_lanes.run(problem, machine, *prepared, x, out, scratch)
         return
     correlate(
+        machine.threads,
         three_axes(x, problem.spatial),
         prepared.weight,
         prepared.bias,
@@ -139,7 +140,7 @@ def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks,
     lanes = machine.lanes(problem.accumulator)
     geometry, tables = window(problem, rows, columns, lanes, 0, phased=not served(problem), rows_phased=False)
     channels = max(1, problem.out_channels // problem.groups)
-    split = blocks(problem, rows, columns, channels, machine.threads, 1, 1, 1, 0, 0, False)
+    split = blocks(problem, rows, columns, channels, 1, 1, 1, 0, 0, False)
     # Small maps are filled several at a time.
     planes = max(1, WINDOW_BYTES // 4 // (geometry.plane_size * problem.accumulator.itemsize))
     together = min(problem.groups, planes) if split.row_blocks == split.out_d == 1 else 1
@@ -185,7 +186,7 @@ def _beside_window(problem: Problem, machine: Machine) -> int:
     A plane is rounded up to whole vectors, and has one more behind it.
     """
     lanes = machine.lanes(problem.accumulator)
-    return COUNTER + _sweep(problem, lanes).window + (VECTORS + 2) * lanes
+    return _sweep(problem, lanes).window + (VECTORS + 2) * lanes
 
 
 def _window_size(problem: Problem, rows: int) -> int:
@@ -209,30 +210,23 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
     return -(-tasks(problem, rows, columns, channels) // machine.threads) * int(TASK_COST + copying + adding)
 
 
-@njit(parallel=True)
+@kernel
 def correlate(
-    together: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+    share: Share, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
-    """All tasks, in even shares: x (n, groups, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
-    open_shares(scratch)
-    run_shares(together, correlate_share, len(scratch), (x, weight, bias, out, scratch, tables, integers))
-
-
-@njit()
-def correlate_share(
-    share: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
-) -> None:
-    """The tasks of one share, and then what is left of the others."""
+    """The tasks of one share, and then what is left of the others: x (n, groups, d, h, w), out (n, groups*co, od, oh,
+    ow), scratch (shares, ...).
+    """
     window = Window(*to_fields(integers, WINDOW_FIELDS))
     blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     sweep = Sweep(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], SWEEP_FIELDS))
-    own = scratch[share, COUNTER:]
+    own = scratch[share.number]
     zeros, spare, filled = own[: sweep.zeros], own[sweep.zeros : sweep.window], own[sweep.window :]
     zeros[:] = 0
     height, width = out.shape[3:]
     # Flat places: a slice for each tile would cost as much as a small tile.
     plane, x_plane = out.shape[2] * height * width, x.shape[2] * x.shape[3] * x.shape[4]
-    task, end_task = take(share, sweep.planes, len(out), scratch, blocks)
+    task, end_task = take(share, sweep.planes, len(out), blocks)
     while task < end_task:
         n, first, _, od, oh, _ = locate(task, window, blocks)
         groups = min(end_task - task, blocks.groups - first)
@@ -266,4 +260,4 @@ def correlate_share(
                 correlate_rows(out, filled, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
         task += groups
         if task == end_task:
-            task, end_task = take(share, sweep.planes, len(out), scratch, blocks)
+            task, end_task = take(share, sweep.planes, len(out), blocks)

@@ -17,8 +17,8 @@ from ..method import Array
 from ..problem import Problem
 from .operands import three
 from .panel import Geometry, Sources, fill, find_sources
-from .simd.native import run_shares
 from .simd.scalar import is_complex, multiply_add
+from .simd.shares import Share, kernel, portion
 
 # A panel of 64 taps by 128 float32 pixels is 32 KiB; 32 taps are 5% slower on 3x3 64@56.
 PANEL_TAPS = 64
@@ -32,7 +32,7 @@ def scratch_elements(shares: int, pixels: int, channels: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def launch(problem: Problem, shares: int, pixels: int, channels: int) -> tuple[Sources, Array]:
+def launch(problem: Problem, pixels: int, channels: int) -> tuple[Sources, Array]:
     """What `correlate` is told of a Problem, in blocks of so many pixels, a multiple of the lanes, and channels."""
     period, segment = problem.segments
     kernel_d, kernel_h, kernel_w = three(problem, "kernel")
@@ -59,14 +59,13 @@ def launch(problem: Problem, shares: int, pixels: int, channels: int) -> tuple[S
         block_pixels=pixels,
         block_channels=channels,
         relu=int(problem.activation == "relu"),
-        shares=shares,
     )
     return find_sources(problem), np.array(geometry)
 
 
-@njit(parallel=True)
+@kernel
 def correlate(
-    together: int,
+    share: Share,
     x: Array,
     weight: Array,
     bias: Array,
@@ -75,31 +74,16 @@ def correlate(
     sources: Sources,
     integers: Array,
 ) -> None:
-    """All tasks, in even shares: x (n, c, d, h, w), weight (groups, co, taps), bias (groups*co,), out (n, groups*co,
-    pixels), scratch (shares, ...). The shares are fixed by the number of threads, and no bit of the result depends
-    on them.
+    """The tasks of one share: x (n, c, d, h, w), weight (groups, co, taps), bias (groups*co,), out (n, groups*co,
+    pixels), scratch (shares, ...). No bit of the result depends on the shares.
     """
-    run_shares(together, correlate_share, len(scratch), (x, weight, bias, out, scratch, sources, integers))
-
-
-@njit()
-def correlate_share(
-    share: int,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    out: Array,
-    scratch: Array,
-    sources: Sources,
-    integers: Array,
-) -> None:
-    """The tasks of one share."""
     geometry = Geometry(*to_fields(integers, GEOMETRY_FIELDS))
     group_channels = weight.shape[1]
     pixel_blocks = -(-out.shape[2] // geometry.block_pixels)
     channel_blocks = -(-group_channels // geometry.block_channels)
     tasks = out.shape[0] * geometry.groups * channel_blocks * pixel_blocks
-    for task in range(tasks * share // geometry.shares, tasks * (share + 1) // geometry.shares):
+    first_task, end_task = portion(tasks, share)
+    for task in range(first_task, end_task):
         block, pixel_block = divmod(task, pixel_blocks)
         rest, channel_block = divmod(block, channel_blocks)
         n, group = divmod(rest, geometry.groups)
@@ -113,7 +97,7 @@ def correlate_share(
             bias[channels],
             out[n, channels],
             pixel_block * geometry.block_pixels,
-            scratch[share],
+            scratch[share.number],
             sources,
             geometry,
         )

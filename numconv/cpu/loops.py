@@ -100,8 +100,9 @@ def run(
 ) -> None:
     if not out.size:
         return
-    sources, integers = launch(problem, machine.threads, *_blocks(problem, machine))
+    sources, integers = launch(problem, *_blocks(problem, machine))
     correlate(
+        machine.threads,
         three_axes(x, problem.spatial),
         prepared.weight,
         prepared.bias,

@@ -31,7 +31,8 @@ from ..problem import Problem
 from .blas import find_blas, held, hold, matmul_loop, release
 from .blocks import even_shares
 from .operands import no_room
-from .simd.native import call_loop, run_shares
+from .simd.native import call_loop
+from .simd.shares import Share, counted, kernel, portion
 
 NAME = "matmul"
 REPRODUCIBLE = False
@@ -70,7 +71,6 @@ class Launch(NamedTuple):
     columns: int
     bias: int
     relu: int
-    shares: int
 
 
 LAUNCH_FIELDS = len(Launch._fields)
@@ -177,7 +177,7 @@ def run(
     if launch is not None and problem.taps:
         jobs = machine.threads * JOB * 8
         room = scratch[jobs:].view(problem.accumulator).reshape(machine.threads, -1)
-        multiply(weight, columns, result, bias, scratch[:jobs], room, held(), launch)
+        multiply(machine.threads, weight, columns, result, bias, scratch[:jobs], room, held(), launch)
         return
     np.matmul(weight[:, 0], columns[:, :, 0], out=result)
     for term in range(1, terms):
@@ -195,7 +195,7 @@ def _launch(problem: Problem, threads: int) -> Array | None:
     if blas is None:
         return None
     flags = int(problem.has_bias), int(problem.activation == "relu")
-    return np.array(Launch(matmul_loop(problem.accumulator), *blas, *_grid(problem, threads), *flags, threads))
+    return np.array(Launch(matmul_loop(problem.accumulator), *blas, *_grid(problem, threads), *flags))
 
 
 def _grid(problem: Problem, threads: int) -> tuple[int, int]:
@@ -228,9 +228,9 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
     return even_shares(parts * (problem.batch * problem.groups), machine.threads)
 
 
-@njit(parallel=True)
+@kernel
 def multiply(
-    together: int,
+    share: Share,
     weight: Array,
     x: Array,
     out: Array,
@@ -240,25 +240,16 @@ def multiply(
     state: Array,
     integers: Array,
 ) -> None:
-    """Out (n, groups, co, pixels) = the sum over terms of weight (groups, terms, co, depth) @ x (n, groups, terms,
-    depth, pixels), by np.matmul's loop; a thread has room for a part of further terms.
+    """The tasks of one share: out (n, groups, co, pixels) = the sum over terms of weight (groups, terms, co, depth) @ x
+    (n, groups, terms, depth, pixels), by np.matmul's loop; a thread has room for a part of further terms.
     """
     launch = Launch(*to_fields(integers, LAUNCH_FIELDS))
-    jobs = scratch.view(np.int64).reshape(launch.shares, JOB)
-    hold(launch, state)
-    run_shares(together, multiply_share, launch.shares, (weight, x, out, bias, jobs, room, launch))
-    release(launch, state)
-
-
-@njit()
-def multiply_share(
-    share: int, weight: Array, x: Array, out: Array, bias: Array, jobs: Array, room: Array, launch: Launch
-) -> None:
-    """The tasks of one share."""
+    job = scratch.view(np.int64)[share.number * JOB : (share.number + 1) * JOB]
     groups = x.shape[1]
     parts = launch.rows * launch.columns
-    tasks = x.shape[0] * groups * parts
-    for task in range(tasks * share // launch.shares, tasks * (share + 1) // launch.shares):
+    hold(launch, state)
+    first, end = portion(x.shape[0] * groups * parts, share)
+    for task in range(first, end):
         unit, part = divmod(task, parts)
         n, group = divmod(unit, groups)
         row, column = divmod(part, launch.columns)
@@ -266,13 +257,16 @@ def multiply_share(
         left, right = cut(out.shape[3], launch.columns, column), cut(out.shape[3], launch.columns, column + 1)
         target = out[n, group, top:bottom, left:right]
         rows, columns = weight[group, :, top:bottom], x[n, group, :, :, left:right]
-        multiply_part(launch.loop, rows[0], columns[0], target, jobs[share])
+        multiply_part(launch.loop, rows[0], columns[0], target, job)
         for term in range(1, len(rows)):
-            more = room[share, : target.size].reshape(target.shape)
-            multiply_part(launch.loop, rows[term], columns[term], more, jobs[share])
+            more = room[share.number, : target.size].reshape(target.shape)
+            multiply_part(launch.loop, rows[term], columns[term], more, job)
             add(target, more)
         if launch.bias or launch.relu:
             finish(target, bias[group * out.shape[2] + top :], launch)
+    # The last to end releases for all: the BLAS's threads are set once to begin with and once in the end.
+    if counted(share, 0, 1) + 1 == share.total:
+        release(launch, state, share.total)
 
 
 @njit()

@@ -30,7 +30,7 @@ from ..accuracy import summed_bound, summed_expected
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
-from .blocks import COUNTER, blocks, tasks
+from .blocks import blocks, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, three_axes
 from .pixel_tiles import tiles as sum_tiles
 from .repair import repair
@@ -126,10 +126,9 @@ class MinimalFiltering:
         rows = rows.reshape(problem.groups, channels, planes * TAPS**2)
         kernel = as_floats(transforms(self.outputs).kernel)
         transformed = np.empty(problem.out_channels * self._planes(problem), problem.accumulator)
-        units = problem.groups * -(-channels // UNIT)
-        # A unit's squares of taps, those times G, and the transforms.
-        buffers = np.empty((units, TAPS**2 + len(kernel) * TAPS + len(kernel) ** 2, UNIT))
-        pack(rows, kernel, transformed, buffers)
+        # Of each share: a unit's squares of taps, those times G, and the transforms.
+        buffers = np.empty((machine.threads, TAPS**2 + len(kernel) * TAPS + len(kernel) ** 2, UNIT))
+        pack(machine.threads, rows, kernel, transformed, buffers)
         return Prepared(transformed, rows, biases(problem, bias))
 
     def run(
@@ -153,6 +152,7 @@ class MinimalFiltering:
         start = end + -(scratch.__array_interface__["data"][0] + end) % CACHE_LINE
         shares = scratch[start : start + machine.threads * size * out.itemsize].view(out.dtype)
         correlate(
+            machine.threads,
             three_axes(x, problem.spatial),
             prepared.transformed,
             prepared.bias,
@@ -196,7 +196,7 @@ def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Tables, A
     rows, columns, lanes = choice.rows * outputs, choice.columns * outputs, machine.lanes(problem.accumulator)
     squares, dtype = _squares(problem, machine, outputs, choice), problem.accumulator
     geometry, tables = _window(problem, machine, outputs, choice)
-    split = blocks(problem, rows, columns, choice.channels, machine.threads, UNIT, 0, 0, 0, 0, skip=False)
+    split = blocks(problem, rows, columns, choice.channels, UNIT, 0, 0, 0, 0, skip=False)
     transforms_at = np.array([native(outputs, dtype).address for native in (input_transform, output_transform)])
     tiles = np.concatenate([sum_tiles(problem, 0, choice.channels), transforms_at])
     tables = tables._replace(offsets=squares.places * np.arange(geometry.total_planes), tiles=tiles)
@@ -217,10 +217,8 @@ def _elements(problem: Problem, machine: Machine, outputs: int, choice: Choice) 
     geometry, _ = _window(problem, machine, outputs, choice)
     # The last vectors of tiles read what lies behind the window: rows of tiles that are none, and columns.
     beyond = squares.rows * outputs * geometry.pitch + 2 * outputs * lanes
-    size = (
-        COUNTER
-        + squares.places * (1 + squares.together * outputs**2)
-        + squares.extent**2 * (squares.tile_step + squares.sum_step)
+    size = squares.places * (1 + squares.together * outputs**2) + squares.extent**2 * (
+        squares.tile_step + squares.sum_step
     )
     size += squares.buffer + geometry.planes * geometry.plane_size + beyond
     return -(-size // CACHE_LINE) * CACHE_LINE

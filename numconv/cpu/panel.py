@@ -37,7 +37,6 @@ class Geometry(NamedTuple):
     block_pixels: int
     block_channels: int
     relu: int
-    shares: int
 
 
 class Sources(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..jit import njit, to_fields
 from ..method import Array
-from .simd.native import run_shares
+from .simd.shares import Share, kernel, portion
 
 
 class Pool(NamedTuple):
@@ -37,15 +37,14 @@ class Pool(NamedTuple):
     channels: int
     mean: int
     located: int
-    shares: int
 
 
 POOL_FIELDS = len(Pool._fields)
 
 
-@njit(parallel=True)
+@kernel
 def pool(
-    together: int,
+    share: Share,
     x: Array,
     out: Array,
     places: Array,
@@ -54,34 +53,20 @@ def pool(
     interior: Array,
     integers: Array,
 ) -> None:
-    """Out (planes, od, oh, ow * channels) from x (planes, d, h, w * channels), every row a task.
+    """The rows of one share: out (planes, od, oh, ow * channels) from x (planes, d, h, w * channels).
 
     Places, of out's shape, where located: the index in its channel's plane of each maximum. Start (1,): what no element
     leaves. Counts, of each axis by output index: the factors of what a sum is divided by. Interior (kw, 2): the output
     columns, from the first to the end, at which a window column meets the input.
     """
-    run_shares(together, pool_share, integers[POOL_FIELDS - 1], (x, out, places, start, counts, interior, integers))
-
-
-@njit()
-def pool_share(
-    share: int,
-    x: Array,
-    out: Array,
-    places: Array,
-    start: Array,
-    counts: tuple[Array, ...],
-    interior: Array,
-    integers: Array,
-) -> None:
-    """The rows of one share."""
     pool = Pool(*to_fields(integers, POOL_FIELDS))
     channels = pool.channels
     width = x.shape[3] // max(1, channels)
     whole = channels == 1 or (pool.stride_w == 1 and not pool.located)
     step = pool.stride_w if whole else 1
     rows = out.shape[0] * out.shape[1] * out.shape[2]
-    for task in range(rows * share // pool.shares, rows * (share + 1) // pool.shares):
+    first, end = portion(rows, share)
+    for task in range(first, end):
         block, oh = divmod(task, out.shape[2])
         plane, od = divmod(block, out.shape[1])
         row = out[plane, od, oh]

@@ -56,12 +56,13 @@ def repair(
         pixels = min(PIXELS, -(-inner.pixels // LANES) * LANES)
         sums = np.empty(inner.out_shape, problem.accumulator)
         correlate(
+            machine.threads,
             _gathered(problem, source, part, inner.spatial),
             weight,
             bias,
             sums.reshape(*inner.out_shape[:2], inner.pixels),
             np.empty((machine.threads, scratch_elements(1, pixels, CHANNELS)), problem.accumulator),
-            *launch(inner, machine.threads, pixels, CHANNELS),
+            *launch(inner, pixels, CHANNELS),
         )
         for found, (n, *first) in zip(sums, part, strict=True):
             place = target[n, :, *(slice(f, f + size) for f, size in zip(first, block, strict=True))]

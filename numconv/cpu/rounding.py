@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import njit
 from ..method import Array
-from .simd.native import run_shares
+from .simd.shares import Share, kernel, portion
 
 
-@njit(parallel=True)
-def saturate(together: int, values: Array, out: Array, ends: Array, integers: Array, shares: int) -> None:
-    """Out (size,) from values (size,), within integers (lowest, highest), which `ends` holds as floats."""
-    run_shares(together, saturate_share, shares, (values, out, ends, integers, shares))
-
-
-@njit()
-def saturate_share(share: int, values: Array, out: Array, ends: Array, integers: Array, shares: int) -> None:
-    """The values of one share. An end that no float holds was rounded outwards: what lies below it fits."""
-    first, end = len(values) * share // shares, len(values) * (share + 1) // shares
+@kernel
+def saturate(share: Share, values: Array, out: Array, ends: Array, integers: Array) -> None:
+    """Out (size,) from values (size,), within integers (lowest, highest), which `ends` holds as floats: an end that no
+    float holds was rounded outwards, and what lies below it fits.
+    """
+    first, end = portion(len(values), share)
     values, out = values[first:end], out[first:end]
     low, high = ends
     lowest, highest = integers

@@ -31,16 +31,16 @@ from typing import NamedTuple
 import numpy as np
 
 from ..accuracy import summed_bound, summed_expected
-from ..jit import njit, to_fields
+from ..jit import to_fields
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from ..rank_one import factors, kernels
 from . import channel_lanes
-from .blocks import COUNTER, Blocks, blocks, locate, open_shares, take, tasks
+from .blocks import Blocks, blocks, locate, take, tasks
 from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
-from .simd.native import run_shares
+from .simd.shares import Share, kernel
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
 NAME = "separable"
@@ -150,6 +150,7 @@ def run(
     if not out.size:
         return
     correlate(
+        machine.threads,
         three_axes(x, problem.spatial),
         prepared.weight,
         prepared.bias,
@@ -166,7 +167,7 @@ def _launch(problem: Problem, machine: Machine) -> tuple[Tables, Array, Array, A
     """
     rows, columns = block = _block(problem, machine)
     geometry, tables = _window(problem, machine, block)
-    split = blocks(problem, rows, columns, _multiplier(problem), machine.threads, 1, 1, 1, 0, 0, False)
+    split = blocks(problem, rows, columns, _multiplier(problem), 1, 1, 1, 0, 0, False)
     passes = _passes(problem, machine, block)
     widths = (columns, problem.out_spatial[-1] % columns or columns)
     dtype, planes = problem.accumulator, range(0, passes.kernel_d * geometry.plane_size, geometry.plane_size)
@@ -212,9 +213,9 @@ def _passes(problem: Problem, machine: Machine, block: tuple[int, int]) -> Passe
 
 
 def _elements(problem: Problem, machine: Machine, block: tuple[int, int]) -> int:
-    """Elements of a thread's scratch: its counter, the window, sums of planes and of rows."""
+    """Elements of a thread's scratch: the window, sums of planes and of rows."""
     passes, met = _passes(problem, machine, block), phases(problem, -2, False).length(block[0])
-    return COUNTER + passes.rows_at + met * passes.pitch + VECTORS * machine.lanes(problem.accumulator)
+    return passes.rows_at + met * passes.pitch + VECTORS * machine.lanes(problem.accumulator)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -250,9 +251,9 @@ def _busiest(problem: Problem, machine: Machine, block: tuple[int, int]) -> int:
     return -(-tasks(problem, rows, columns, channels) // machine.threads) * (100 + copying + channels * adding)
 
 
-@njit(parallel=True)
+@kernel
 def correlate(
-    together: int,
+    share: Share,
     x: Array,
     weight: Array,
     bias: Array,
@@ -263,26 +264,9 @@ def correlate(
     addresses: Array,
     integers: Array,
 ) -> None:
-    """All tasks, in even shares: x (n, groups, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
-    open_shares(scratch)
-    arguments = x, weight, bias, out, scratch, tables, offsets, addresses, integers
-    run_shares(together, correlate_share, len(scratch), arguments)
-
-
-@njit()
-def correlate_share(
-    share: int,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    out: Array,
-    scratch: Array,
-    tables: Tables,
-    offsets: Array,
-    addresses: Array,
-    integers: Array,
-) -> None:
-    """The tasks of one share, and then what is left of the others."""
+    """The tasks of one share, and then what is left of the others: x (n, groups, d, h, w), out (n, groups*co, od, oh,
+    ow), scratch (shares, ...).
+    """
     window = Window(*to_fields(integers, WINDOW_FIELDS))
     blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     passes = Passes(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], PASSES_FIELDS))
@@ -291,13 +275,13 @@ def correlate_share(
     along_rows = Sweep(1, kernel_w, 1, 1, 1, 0, 0, 0, 0, 0, 0)
     down_columns = Sweep(kernel_h, 1, passes.dilation_h, passes.tile_rows, passes.apart, 0, 0, 0, 0, 0, 0)
     zero = out.dtype.type(0)
-    own = scratch[share, COUNTER:]
+    own = scratch[share.number]
     filled, sums = own[: passes.planes_at], own[passes.rows_at :]
     # One plane's window, or the sum over the kernel's planes.
     flat = own[passes.planes_at : passes.rows_at] if kernel_d > 1 else filled
     results = out.reshape(-1)
     height, width = out.shape[3:]
-    task, end_task = take(share, 1, len(out), scratch, blocks)
+    task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, _, od, oh, ow = locate(task, window, blocks)
         rows, columns = min(window.block_rows, height - oh), min(window.block_columns, width - ow)
@@ -315,4 +299,4 @@ def correlate_share(
             places = Places(0, pitch, passes.stride_h * pitch, start, rows, columns, width, 0)
             shift = bias[channel]
             correlate_rows(results, sums, column, shift, places, blocks.relu, offsets[:1], addresses[1], down_columns)
-        task, end_task = take(share, 1, len(out), scratch, blocks)
+        task, end_task = take(share, 1, len(out), blocks)

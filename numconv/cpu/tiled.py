@@ -25,10 +25,10 @@ from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
-from .blocks import COUNTER, Blocks, blocks, locate, open_shares, share_costs, take, tasks
+from .blocks import Blocks, blocks, locate, share_costs, take, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
-from .simd.native import run_shares
+from .simd.shares import Share, kernel
 from .window import Ahead, Tables, Window, copy_cycles, fill, pitch, read_by, window
 
 NAME = "tiled"
@@ -101,7 +101,7 @@ def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | Non
     packed = np.empty(math.prod(weight.shape) + machine.lanes(problem.accumulator), problem.accumulator)
     rows = _weight_rows(problem, weight)
     finite = np.empty((problem.groups, -(-rows.shape[1] // channel_tiles.unit(machine, problem))), np.bool_)
-    channel_tiles.pack(rows, packed, finite)
+    channel_tiles.pack(machine.threads, rows, packed, finite)
     return Prepared(packed, biases(problem, bias), bool(finite.all()), shape)
 
 
@@ -135,6 +135,7 @@ def run(
         return
     flat = _flat(problem)
     correlate(
+        machine.threads,
         three_axes(x, flat.spatial),
         prepared.weight,
         prepared.bias,
@@ -165,20 +166,20 @@ def _window(problem: Problem, machine: Machine, choice: Choice) -> tuple[Window,
 def _split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> Blocks:
     name, rows, columns, channels = choice
     shape = SHAPES[name]
-    unit, threads = shape.unit(machine, problem), machine.threads
+    unit = shape.unit(machine, problem)
     sum_rows, sum_columns = shape.sums(problem, machine, rows, columns)
     tile_rows, tile_run = shape.extent(columns)
-    return blocks(problem, rows, columns, channels, threads, unit, sum_rows, sum_columns, tile_rows, tile_run, finite)
+    return blocks(problem, rows, columns, channels, unit, sum_rows, sum_columns, tile_rows, tile_run, finite)
 
 
 def _beside_window(problem: Problem, machine: Machine, choice: Choice) -> int:
-    """Elements of a thread's scratch besides its window: counter, sums, totals of several segments, room behind."""
+    """Elements of a thread's scratch besides its window: sums, totals of several segments, room behind."""
     split = _split(problem, machine, choice, False)
     units = -(-min(split.channels, problem.out_channels // problem.groups) // split.unit)
     sums = units * split.sum_rows * split.sum_columns
     # Tiles read whole vectors and runs, so there is room behind the last plane.
     beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
-    return COUNTER + sums * (1 if problem.taps <= min(problem.segments) else 2) + beyond * problem.stride[-1]
+    return sums * (1 if problem.taps <= min(problem.segments) else 2) + beyond * problem.stride[-1]
 
 
 def _scratch(problem: Problem, machine: Machine, choice: Choice) -> int:
@@ -243,33 +244,26 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
     return share_costs(problem, rows, columns, channels, machine.threads, cost)
 
 
-@njit(parallel=True)
+@kernel
 def correlate(
-    together: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
+    share: Share, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
 ) -> None:
-    """All tasks, in even shares: x (n, c, d, h, w), out (n, groups*co, od, oh, ow), scratch (shares, ...)."""
-    open_shares(scratch)
-    run_shares(together, correlate_share, len(scratch), (x, weight, bias, out, scratch, tables, integers))
-
-
-@njit()
-def correlate_share(
-    share: int, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
-) -> None:
-    """The tasks of one share, and then what is left of the others."""
+    """The tasks of one share, and then what is left of the others: x (n, c, d, h, w), out (n, groups*co, od, oh, ow),
+    scratch (shares, ...).
+    """
     window = Window(*to_fields(integers, WINDOW_FIELDS))
     blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     group_channels = out.shape[1] // blocks.groups
-    task, end_task = take(share, 1, len(out), scratch, blocks)
+    task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, first, od, oh, ow = locate(task, window, blocks)
         end = min(first + blocks.channels, group_channels)
         image = x[n, group * (x.shape[1] // blocks.groups) :]
         channel, end_channel = group * group_channels + first, group * group_channels + end
-        target, own = out[n, channel:end_channel, od], scratch[share, COUNTER:]
+        target, own = out[n, channel:end_channel, od], scratch[share.number]
         following = look_ahead(task + 1, x, tables, window, blocks)
         correlate_block(image, weight, bias, target, channel, od, oh, ow, own, tables, window, blocks, following)
-        task, end_task = take(share, 1, len(out), scratch, blocks)
+        task, end_task = take(share, 1, len(out), blocks)
 
 
 @njit()

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from ..jit import njit, to_fields
 from ..method import Array
-from .blocks import COUNTER, Blocks, locate, open_shares, take
+from .blocks import Blocks, locate, take
 from .pixel_tiles import CHANNELS, FEW_CHANNELS, PER_ROW, VECTORS
 from .simd.copies import copy_finish, transpose_finish
 from .simd.ir import vector_lanes
-from .simd.native import run_shares
+from .simd.shares import Share, kernel, portion
 from .simd.tiles import call_tile
 from .simd.winograd import call_transform
 from .window import Tables, Window, fill
@@ -45,9 +45,9 @@ WIDTH = VECTORS
 INPUT_TRANSFORM, OUTPUT_TRANSFORM = 6, 7
 
 
-@njit(parallel=True)
+@kernel
 def correlate(
-    together: int,
+    share: Share,
     x: Array,
     weight: Array,
     bias: Array,
@@ -58,44 +58,26 @@ def correlate(
     tables: Tables,
     integers: Array,
 ) -> None:
-    """All tasks, in even shares: x (n, c, d, h, w), weight (extent**2, groups*co, planes), out (n, groups*co, od, oh,
-    ow), flags (n, od, rows, columns of tiles), scratch (shares, ...), offsets of what a vector of tiles is made from.
+    """The tasks of one share, and then what is left of the others: x (n, c, d, h, w), weight (extent**2, groups*co,
+    planes), out (n, groups*co, od, oh, ow), flags (n, od, rows, columns of tiles), scratch (shares, ...), offsets of
+    what a vector of tiles is made from.
     """
-    open_shares(scratch)
-    arguments = x, weight, bias, out, flags, scratch, offsets, tables, integers
-    run_shares(together, correlate_share, len(scratch), arguments)
-
-
-@njit()
-def correlate_share(
-    share: int,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    out: Array,
-    flags: Array,
-    scratch: Array,
-    offsets: Array,
-    tables: Tables,
-    integers: Array,
-) -> None:
-    """The tasks of one share, and then what is left of the others."""
     window = Window(*to_fields(integers, WINDOW_FIELDS))
     blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
     squares = Squares(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], SQUARES_FIELDS))
     group_channels = out.shape[1] // blocks.groups
-    task, end_task = take(share, 1, len(out), scratch, blocks)
+    task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, first, od, oh, ow = locate(task, window, blocks)
         end = min(first + blocks.channels, group_channels)
         image = x[n, group * (x.shape[1] // blocks.groups) :]
         low, high = group * group_channels + first, group * group_channels + end
-        own = scratch[share, COUNTER:]
+        own = scratch[share.number]
         correlate_block(
             image, weight, low, bias, out[n, low:high, od], flags[n, od], od, oh, ow, own, offsets, tables, window,
             blocks, squares,
         )  # fmt: skip
-        task, end_task = take(share, 1, len(out), scratch, blocks)
+        task, end_task = take(share, 1, len(out), blocks)
 
 
 @njit()
@@ -263,21 +245,24 @@ def store(
             transpose_finish(PER_ROW, source[j:], apart, place, pixel, len(out), pixels, bias, blocks.relu)
 
 
-@njit(parallel=True)
-def pack(together: int, weight: Array, kernel: Array, transformed: Array, buffers: Array) -> None:
+@kernel
+def pack(share: Share, weight: Array, matrix: Array, transformed: Array, buffers: Array) -> None:
     """Transform weights (groups, co, planes * taps), unit by unit of channels: see `Prepared` in minimal_filtering.py.
 
-    kernel is G (extent, 3); buffers (units, ..., UNIT) are of float64.
+    matrix is G (extent, 3); buffers (shares, ..., UNIT) are of float64.
     """
-    run_shares(together, pack_unit, len(buffers), (weight, kernel, transformed, buffers))
+    units = -(-weight.shape[1] // UNIT)
+    first, end = portion(len(weight) * units, share)
+    for task in range(first, end):
+        group, unit = divmod(task, units)
+        before, channel = group * weight.shape[1], unit * UNIT
+        pack_unit(weight[group], matrix, transformed, before, channel, buffers[share.number])
 
 
 @njit()
-def pack_unit(task: int, weights: Array, kernel: Array, transformed: Array, buffers: Array) -> None:
-    """One unit of a group's weights (groups, co, planes * taps)."""
-    group, unit = divmod(task, -(-weights.shape[1] // UNIT))
-    weight, buffer, before, first = weights[group], buffers[task], group * weights.shape[1], unit * UNIT
-    extent, taps = kernel.shape
+def pack_unit(weight: Array, matrix: Array, transformed: Array, before: int, first: int, buffer: Array) -> None:
+    """The unit of a group's weights (co, planes * taps) from channel `first` on, behind so many of other groups."""
+    extent, taps = matrix.shape
     squares, halves = buffer[: taps * taps], buffer[taps * taps : taps * taps + extent * taps]
     results = buffer[taps * taps + extent * taps :]
     channels, planes = min(UNIT, len(weight) - first), weight.shape[1] // (taps * taps)
@@ -288,10 +273,10 @@ def pack_unit(task: int, weights: Array, kernel: Array, transformed: Array, buff
                 squares[tap, co] = weight[first + co, plane * taps * taps + tap]
         for row in range(extent):
             for column in range(taps):
-                combine(halves[row * taps + column], kernel[row], squares[column:], taps)
+                combine(halves[row * taps + column], matrix[row], squares[column:], taps)
         for row in range(extent):
             for column in range(extent):
-                combine(results[row * extent + column], kernel[column], halves[row * taps :], 1)
+                combine(results[row * extent + column], matrix[column], halves[row * taps :], 1)
         for f in range(extent * extent):
             for co in range(channels):
                 target[(f * planes + plane) * channels + co] = results[f, co]

@@ -1,83 +1,13 @@
-"""Shares on numba's threads, calls by address, atomic exchange and addition, the loop that measures the FMA peak."""
+"""Calls by address, atomic exchange and addition, the loop that measures the FMA peak."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
-from numba import prange
-from numba.core import cgutils, types
+from numba.core import types
 
-from ...jit import threaded
-from .ir import INT64, data, fused, intrinsic, unpacked
-
-
-@intrinsic
-def call_share(typing_context: Any, body: Any, share: Any, arguments: Any) -> Any:
-    """Call ``void f(intp share, void *arguments)`` by its address."""
-    signature = types.void(types.intp, types.intp, types.intp)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [INT64] * 2)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@threaded
-def each(body: int, arguments: int, shares: int) -> None:
-    """Every share on one of numba's threads: the one loop of all kernels, so that it is compiled once."""
-    for share in prange(shares):
-        call_share(body, np.intp(share), arguments)
-
-
-@intrinsic
-def run_shares(typing_context: Any, together: Any, function: Any, shares: Any, arguments: Any) -> Any:
-    """function(share, *arguments) for each of so many shares: on numba's threads, by `each`, or if not `together` one
-    after another on the caller's.
-    """
-    called = function.get_call_type(typing_context, (types.intp, *arguments.types), {})
-    launched = types.void(*(types.intp,) * 3)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        body = _share_function(context, builder, function, called, arguments)
-        asked, _, count, values = args
-        on_stack: Any = cgutils.alloca_once_value
-        place = builder.ptrtoint(on_stack(builder, values), INT64)
-        with builder.if_else(builder.icmp_signed("!=", asked, INT64(0))) as (threads, alone):
-            with threads:
-                operands = [builder.ptrtoint(body, INT64), place, count]
-                loop = _linked(context, builder, each, launched)
-                context.call_conv.call_function(builder, loop, launched.return_type, launched.args, operands)
-            with alone, cgutils.for_range(builder, count) as share:
-                builder.call(body, [share.index, place])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, function, types.intp, arguments), generate
-
-
-def _linked(context: Any, builder: Any, dispatcher: Any, signature: Any) -> Any:
-    """A compiled function, taken into the kernel."""
-    compiled = dispatcher.get_compile_result(signature)
-    context.active_code_library.add_linking_library(compiled.library)
-    return context.declare_function(builder.module, compiled.fndesc)
-
-
-def _share_function(context: Any, builder: Any, function: Any, called: Any, arguments: Any) -> Any:
-    """What `call_share` calls."""
-    callee = _linked(context, builder, function.dispatcher, called)
-    kind = ir.FunctionType(ir.VoidType(), [INT64] * 2)
-    body = ir.Function(builder.module, kind, f"{builder.function.name}.shares")
-    body.linkage = "internal"
-    inner = ir.IRBuilder(body.append_basic_block())
-    share, place = body.args
-    values = inner.load(inner.inttoptr(place, context.get_value_type(arguments).as_pointer()))
-    operands = [share, *unpacked(inner, values)]
-    context.call_conv.call_function(inner, callee, called.return_type, called.args, operands)
-    inner.ret_void()
-    return body
+from .ir import INT64, fused, intrinsic
 
 
 @intrinsic
@@ -130,13 +60,12 @@ def exchange(typing_context: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
-def fetch_add(typing_context: Any, array: Any, value: Any) -> Any:
-    """Add to the int64 at the start of an array's memory and return what stood there, atomically, in no order."""
-    signature = types.int64(array, types.int64)
+def fetch_add(typing_context: Any, address: Any, value: Any) -> Any:
+    """Add to the int64 at an address and return what stood there, atomically, in no order."""
+    signature = types.int64(types.intp, types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place, count = data(context, builder, signature.args, args)
-        return builder.atomic_rmw("add", builder.bitcast(place, INT64.as_pointer()), count, "monotonic")
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], INT64.as_pointer()), args[1], "monotonic")
 
     return signature, generate
 
