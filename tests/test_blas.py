@@ -49,10 +49,10 @@ def test_the_loop_of_each_dtype_is_np_matmul(dtype):
 def test_the_last_to_release_gives_the_threads_back(threads):
     found, state = blas.find_blas(), np.zeros(3, np.int64)
     counts = []
-    for act in (blas.hold, blas.hold, blas.release, blas.release):
-        act(found, state)
+    for act, *holds in ((blas.hold,), (blas.hold,), (blas.hold,), (blas.release, 2), (blas.release, 1)):
+        act(found, state, *holds)
         counts.append(threads())
-    assert counts == [1, 1, 1, 2]
+    assert counts == [1, 1, 1, 1, 2]
     assert state.tolist()[:2] == [0, 0]
 
 
@@ -61,7 +61,7 @@ def test_holding_starts_from_the_threads_of_the_moment(threads):
     for count in (2, 1, 2):
         SET(found.set_threads)(count)
         blas.hold(found, state)
-        blas.release(found, state)
+        blas.release(found, state, 1)
         assert threads() == count
 
 

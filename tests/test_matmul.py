@@ -94,7 +94,7 @@ def test_the_gradient_of_a_1x1_layer_by_its_weights_is_a_product_without_a_copy_
     np.testing.assert_allclose(gradient[:, :, 0, 0], expected, rtol=1e-12, atol=1e-12)
     seen = []
     if blas.find_blas() is not None:
-        monkeypatch.setattr(matmul, "multiply", lambda weight, columns, *rest: seen.append(columns))
+        monkeypatch.setattr(matmul, "multiply", lambda shares, weight, columns, *rest: seen.append(columns))
         nc.conv2d_weight(x, (32, 48, 1, 1), grad, layout=layout)
         assert np.shares_memory(seen[0], x)
 
@@ -114,7 +114,7 @@ def test_contiguous_input_and_output_are_not_copied(monkeypatch, rng):
     if blas.find_blas() is None:
         pytest.skip("NumPy's BLAS cannot be held here, so np.matmul itself takes the views")
     seen = []
-    monkeypatch.setattr(matmul, "multiply", lambda weight, x, out, *rest: seen.append((x, out)))
+    monkeypatch.setattr(matmul, "multiply", lambda shares, weight, x, out, *rest: seen.append((x, out)))
     x, out = rng.standard_normal((3, 4, 5)), np.empty((2, 4, 5))
     nc.corr2d_multi_in_out_1x1(x, rng.standard_normal((2, 3, 1, 1)))
     nc.conv2d(x, rng.standard_normal((2, 3, 1, 1)), method="matmul", out=out)
