@@ -91,8 +91,12 @@ def test_nan_inf_and_overflow_stay_in_their_tiles_with_the_bits_of_loops(small_t
     inside = ~np.isfinite(direct)
     np.testing.assert_array_equal(result[inside], direct[inside])
     assert np.isfinite(result[~inside]).all()
-    # A tile is repaired as a whole and has the bits of loops; the others are what they were.
-    assert ((result == direct) | (result == clean) | inside).all()
+    # A tile is repaired as a whole and has the bits of loops; the others are what they were. What no sum overflows for
+    # is no error: the tile keeps to the bound, which grows with the largest input.
+    share = np.abs(weight.astype(np.float64)).sum(axis=tuple(range(1, weight.ndim))).max() * fft.error_bound(problem)
+    with np.errstate(all="ignore"):
+        kept = np.abs(result - direct.astype(np.float64)) <= share * float(np.finfo(dtype).max) * (value == "huge")
+    assert ((result == direct) | (result == clean) | inside | kept).all()
     assert (result[~inside] == clean[~inside]).any()
 
 

@@ -22,6 +22,8 @@ PARTS = {
     "cpu.repair",
     "cpu.fourier",
     "cpu.overlap",
+    "cpu.tile_rows",
+    "cpu.transforms",
     "cpu.pixel_tiles",
     "cpu.channel_tiles",
     "cpu.row_tiles",
@@ -63,7 +65,7 @@ FLOORS = (
     METHOD_FILES,
     {"testing", "peaks", "cuda.narrow", "cuda.sums"},
     {"narrow", "cpu.minimal_filtering", "cpu.fourier"},
-    {"cpu.winograd_blocks"},
+    {"cpu.winograd_blocks", "cpu.tile_rows"},
     {
         "cpu.overlap",
         "cpu.pixel_tiles",
@@ -81,6 +83,7 @@ FLOORS = (
         "cpu.panel",
         "cpu.blas",
         "cpu.rounding",
+        "cpu.transforms",
         "cpu.pool",
         "accuracy",
         "reference",
@@ -223,11 +226,11 @@ def test_only_jit_takes_locks(path):
 def test_the_library_imports_neither_scipy_but_for_its_transforms_nor_torch(path):
     if name_of(path) not in ("cli", "__main__"):
         assert not packages(path) & {"torch", "rich", "matplotlib", "skimage"}
-        assert not packages(path) & {"scipy"} or name_of(path) == "cpu.fourier"
+        assert not packages(path) & {"scipy"} or name_of(path) == "cpu.transforms"
 
 
 def test_of_scipy_only_its_transforms_are_taken():
-    (path,) = (path for path in MODULES if name_of(path) == "cpu.fourier")
+    (path,) = (path for path in MODULES if name_of(path) == "cpu.transforms")
     assert {name for name in imports(path) if name.startswith("scipy")} == {"scipy.fft"}
 
 

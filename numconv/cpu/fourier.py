@@ -42,32 +42,34 @@ import numpy as np
 
 from .. import jit
 from ..accuracy import LAMBDA
-from ..jit import njit
 from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
-from .operands import biases, three, three_axes
+from .operands import biases, padded_axes, three, three_axes
 from .overlap import (
-    Cut,
     Tiling,
-    cuts,
     fitting,
     is_complex,
     product_flops,
     ranked,
     share_bytes,
+    stored,
     thread_seconds,
     transform_flops,
     transform_seconds,
     workers,
 )
 from .repair import repair
+from .tile_rows import read, tile_rows, write
+from .transforms import backward, forward, multiplied
 
-# Frequencies multiplied at a time: those of a few channels fit the first-level cache.
-FREQUENCIES = 256
 PASS = 12.0
 # Seconds of what a call does once, and of starting threads, which find no memory of their own.
 OVERHEAD, STARTING = 60e-6, 300e-6
+
+
+# The tiles of one transform, each (image, number on each axis).
+Places = list[tuple[int, ...]]
 
 
 class Prepared(NamedTuple):
@@ -137,7 +139,7 @@ class Fourier:
         transforms = problem.batch * tiling.of_image
         channels, kernels = problem.in_channels + problem.out_channels, math.prod(problem.weight_shape[:2])
         flops = transforms * channels * transform_flops(problem, tiling)
-        flops += transforms * problem.groups * product_flops(problem, tiling)
+        flops += transforms * problem.groups * product_flops(problem, tiling, self.item)
         count = workers(problem, machine, tiling, self.item)
         seconds, overhead = thread_seconds(problem, tiling, self.item) / count, OVERHEAD + STARTING * (count > 1)
         preparing = kernels * transform_seconds(problem, tiling, self.item) / tiling.rows
@@ -159,20 +161,24 @@ class Fourier:
 
     def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
         tiling, groups = self._tiling(problem, machine), problem.groups
-        lengths = tuple(tiling.lengths[axis] for axis in tiling.axes)
+        lengths = _along(tiling, tiling.lengths)
+        sides = stored(problem, tiling, self.item) if is_complex(problem, tiling) else lengths
         # Axes of one tap have no transform, and no place among the spectrum's.
         rows = weight.reshape(groups, len(weight) // groups, -1, *(n for n in weight.shape[2:] if n > 1))
         taps = tuple(slice(None, None, step) for step in _along(tiling, three(problem, "dilation")))
         spectrum: Array | None = None
         for place in np.ndindex(rows.shape[:2]):
-            padded = np.zeros((rows.shape[2], *lengths), self._dtype(problem, tiling))
+            padded = np.zeros((rows.shape[2], *sides), self._dtype(problem, tiling))
             spread = padded[:, *taps]
             spread[:, *(slice(n) for n in rows.shape[3:])] = np.conj(rows[place])
-            found = np.conj(_forward(padded, len(lengths)))
+            found = np.conj(forward(padded, lengths))
             if spectrum is None:
                 spectrum = np.empty((*rows.shape[:2], *found.shape), found.dtype)
             spectrum[place] = found
         assert spectrum is not None
+        # Transforms back are not scaled: of numbers as real ones, among which a NaN is no error.
+        parts = spectrum.view(self.real)
+        parts /= tiling.size
         packed = weight.astype(problem.accumulator, order="C", copy=False)
         if _fades(packed, _least(problem, tiling, self.real)):
             spectrum[...] = np.nan  # flags every tile
@@ -215,15 +221,20 @@ class _Correlation:
         x, out = three_axes(x, problem.spatial), three_axes(out, problem.out_spatial)
         self.x = x.reshape(batch, groups, -1, *x.shape[2:])
         self.out = out.reshape(batch, groups, -1, *out.shape[2:])
-        self.bias = prepared.bias.reshape(groups, -1, 1, 1, 1)
+        self.bias = prepared.bias.reshape(groups, -1)
         self.flags = np.zeros((batch, *tiling.counts), np.uint8)
         self.least = _least(problem, tiling, self.spectrum.real.dtype)
-        self.cuts = cuts(problem, tiling)
-        self.steps = tuple(step if axis in tiling.axes else 1 for axis, step in enumerate(three(problem, "stride")))
+        depth, height, width = padded_axes(problem)
+        self.tables, self.padding = (depth, height, width), np.array([problem.padding_value], problem.accumulator)
+        self.steps = np.multiply(tiling.outputs, three(problem, "stride"))
         self.rows = tuple(length for axis, length in enumerate(tiling.lengths) if axis not in tiling.axes)
-        self.sides = tuple(tiling.lengths[axis] for axis in tiling.axes)
+        self.sides = _along(tiling, tiling.lengths)
+        self.room = self.spectrum.shape[3:] if dtype.kind == "c" else self.sides
+        # Of a tile that comes back, what holds outputs.
+        ends = ((size - 1) * step + 1 for size, step in zip(tiling.outputs, three(problem, "stride"), strict=True))
+        self.kept = _along(tiling, tuple(ends))
 
-    def chunks(self) -> Iterator[tuple[slice, list[list[tuple[int, ...]]]]]:
+    def chunks(self) -> Iterator[tuple[slice, list[Places]]]:
         """(groups, transforms) of which each is a chunk; a transform is its tiles, each (image, number on each axis).
         Tiles of two images never meet in one, so that no bit depends on the batch.
         """
@@ -237,142 +248,52 @@ class _Correlation:
         for first, start in itertools.product(*starts):
             yield slice(first, min(first + groups, self.problem.groups)), places[start : start + tiling.transforms]
 
-    def run(self, groups: slice, places: list[list[tuple[int, ...]]], scratch: Array) -> None:
+    def run(self, groups: slice, places: list[Places], scratch: Array) -> None:
         """One chunk, from the input to the output."""
         lead, count = (len(places), *self.rows), groups.stop - groups.start
-        buffer, axes = scratch.view(self.dtype), len(self.sides)
-        shape = (*lead, count, self.x.shape[2], *self.sides)
-        tiles = buffer[: math.prod(shape)].reshape(shape)
-        for tile, part in zip(tiles, places, strict=True):
-            halves = self._halves(tile)
-            for half, (n, *numbers) in zip(halves, part, strict=False):
-                self._gather(half, self.x[n, groups], numbers)
-                if _fades(half, self.least):
-                    self.flags[n, *numbers] = 1
-            for unused in halves[len(part) :]:
-                unused[...] = 0
-        products = _multiplied(_forward(tiles, axes), self.spectrum[groups], axes, buffer[tiles.size :])
-        result = _backward(products, self.sides, self.dtype.kind == "c")
-        for tile, part in zip(result, places, strict=True):
-            finite = [
-                self._scatter(half, self.out[n, groups], self.bias[groups], numbers)
-                for half, (n, *numbers) in zip(self._halves(tile), part, strict=False)
-            ]
-            if not all(finite):
+        buffer, is_complex = scratch.view(self.dtype), self.dtype.kind == "c"
+        shape = (*lead, count, self.x.shape[2], *self.room)
+        room = buffer[: math.prod(shape)].reshape(shape)
+        self._read(room, groups, places)
+        products = multiplied(forward(room, self.sides), self.spectrum[groups], buffer[room.size :])
+        result = backward(products, self.sides, self.kept, is_complex)
+        self._write(products if is_complex else np.ascontiguousarray(result), groups, places)
+
+    def _read(self, room: Array, groups: slice, places: list[Places]) -> None:
+        """What tiles read of their images. Behind the padded input's end lies padding, which no output needs."""
+        integers, elements = tile_rows(self.problem, self.tiling, room.shape, False), self._elements(room)
+        buffer = np.empty((self.tiling.parts, self.tiling.lengths[-1]), elements.dtype)
+        for target, tile, part in zip(elements, room[..., : self.sides[-1]], places, strict=True):
+            corners = np.array(part)[:, 1:] * self.steps
+            read(target, self.x[part[0][0], groups], corners, *self.tables, self.padding, buffer, integers)
+            if _fades(tile, self.least):
+                self.flags[tuple(np.transpose(part))] = 1
+
+    def _write(self, tiles: Array, groups: slice, places: list[Places]) -> None:
+        """The sums of tiles, bias and activation included; flags where one is NaN or inf before the activation."""
+        integers, elements = tile_rows(self.problem, self.tiling, tiles.shape, True), self._elements(tiles)
+        is_integer, bias = self.out.dtype.kind in "iu", self.bias[groups]
+        buffer = np.empty((self.tiling.parts, self.tiling.outputs[-1]), elements.dtype)
+        for source, part in zip(elements, places, strict=True):
+            corners, out = np.array(part)[:, 1:] * self.tiling.outputs, self.out[part[0][0], groups]
+            if is_integer:
+                np.rint(source, out=source)
+            finite = write(out, source, corners, np.zeros(bias.shape) if is_integer else bias, buffer, integers)
+            for corner in corners if is_integer or self.problem.activation == "relu" else ():
+                ends = corner + self.tiling.outputs
+                target = out[:, :, *(slice(*pair) for pair in zip(corner, ends, strict=True))]
+                if is_integer:
+                    target += bias[..., None, None, None]
+                if self.problem.activation == "relu":
+                    np.maximum(target, 0, out=target)
+            if not finite:
                 # What one tile holds has rounded the other.
                 self.flags[tuple(np.transpose(part))] = 1
 
-    def _halves(self, tile: Array) -> list[Array]:
-        """The tiles of one transform."""
-        tile = self._natural(tile)
-        return [tile.real, tile.imag] if self.tiling.parts == 2 else [tile]
-
-    def _natural(self, tile: Array) -> Array:
-        """A tile as (groups, channels, depth, rows, columns): transformed axes lie last, those of one tap first."""
-        count, axes = len(self.rows), self.tiling.axes
-        first, last = iter(range(count)), iter(range(count + 2, count + 2 + len(axes)))
-        return tile.transpose(count, count + 1, *(next(last if axis in axes else first) for axis in range(3)))
-
-    def _gather(self, tile: Array, x: Array, numbers: list[int]) -> None:
-        """What a tile reads of an image. Behind the padded input's end lies padding, which no output needs."""
-        parts: list[Cut] = [axis[number] for axis, number in zip(self.cuts, numbers, strict=True)]
-        inside = tile[:, :, *(slice(part.low, part.high) for part in parts)]
-        if inside.shape != tile.shape:
-            tile[...] = self.problem.padding_value
-        sources: list[Any] = [part.source for part in parts]
-        if not all(isinstance(source, slice) for source in sources):
-            sources = list(np.ix_(*(np.r_[source] for source in sources)))
-        np.copyto(inside, x[:, :, *sources], casting="unsafe")
-
-    def _scatter(self, tile: Array, out: Array, bias: Array, numbers: list[int]) -> bool:
-        """The sums of a tile, bias and activation included, and whether none is NaN or inf before the activation."""
-        firsts = [number * pixels for number, pixels in zip(numbers, self.tiling.outputs, strict=True)]
-        target = out[:, :, *(slice(f, f + size) for f, size in zip(firsts, self.tiling.outputs, strict=True))]
-        ends = ((size - 1) * step + 1 for size, step in zip(target.shape[2:], self.steps, strict=True))
-        sums = tile[:, :, *(slice(0, end, step) for end, step in zip(ends, self.steps, strict=True))]
-        finite = True
-        if out.dtype.kind in "iu":
-            np.copyto(target, np.rint(sums, out=sums), casting="unsafe")
-            target += bias
-        else:
-            if self.problem.has_bias:
-                np.add(sums, bias, out=target, casting="same_kind")
-            else:
-                np.copyto(target, sums, casting="same_kind")
-            # NaN and inf reach the sum of all, and so may numbers that are huge: flagged in vain, at worst.
-            finite = bool(np.isfinite(target.sum()))
-        if self.problem.activation == "relu":
-            np.maximum(target, 0, out=target)
-        return finite
-
-
-def _forward(tiles: Array, axes: int) -> Array:
-    """The transform along the last so many axes, of complex numbers in their place: of real numbers, half of it. One
-    axis after another, since those after the first need no memory more.
-    """
-    import scipy.fft
-
-    if tiles.dtype.kind == "c":
-        found: Array = scipy.fft.fftn(tiles, axes=range(-axes, 0), overwrite_x=True)
-        return found
-    found = scipy.fft.rfft(tiles)
-    return found if axes == 1 else scipy.fft.fftn(found, axes=range(-axes, -1), overwrite_x=True)
-
-
-def _backward(products: Array, sides: tuple[int, ...], is_complex: bool) -> Array:
-    """The tiles of a transform, which is overwritten."""
-    import scipy.fft
-
-    axes = len(sides)
-    if is_complex:
-        found: Array = scipy.fft.ifftn(products, axes=range(-axes, 0), overwrite_x=True)
-        return found
-    if axes > 1:
-        products = scipy.fft.ifftn(products, axes=range(-axes, -1), overwrite_x=True)
-    found = scipy.fft.irfft(products, n=sides[-1], overwrite_x=True)
-    return found
-
-
-def _multiplied(x: Array, weight: Array, axes: int, scratch: Array) -> Array:
-    """Transforms of the result from those of the input, (..., groups, channels, *frequencies): in their place where
-    that can be, or in the scratch where its dtype is theirs.
-    """
-    groups, outputs, inputs = weight.shape[:3]
-    if outputs == inputs == 1:
-        return np.multiply(x, weight[:, 0], out=x)
-    lead, frequencies = x.shape[: x.ndim - 2 - axes], x.shape[x.ndim - axes :]
-    shape = (*lead, groups, outputs, *frequencies)
-    found = scratch[: math.prod(shape)].reshape(shape) if scratch.dtype == x.dtype else np.empty(shape, x.dtype)
-    multiply(
-        x.reshape(math.prod(lead), groups, inputs, -1),
-        weight.reshape(groups, outputs, inputs, -1),
-        found.reshape(math.prod(lead), groups, outputs, -1),
-    )
-    return found
-
-
-@njit()
-def multiply(x: Array, weight: Array, out: Array) -> None:
-    """Out (tiles, groups, co, frequencies) = the sum over ci of x (tiles, groups, ci, frequencies) times weight
-    (groups, co, ci, frequencies): so many frequencies of one output channel at a time, for all tiles.
-    """
-    groups, outputs, inputs, frequencies = weight.shape
-    for group in range(groups):
-        for first in range(0, frequencies, FREQUENCIES):
-            end = min(first + FREQUENCIES, frequencies)
-            for co in range(outputs):
-                for tile in range(len(x)):
-                    sums = out[tile, group, co, first:end]
-                    sums[:] = 0
-                    for ci in range(inputs):
-                        add_products(sums, x[tile, group, ci, first:end], weight[group, co, ci, first:end])
-
-
-@njit()
-def add_products(sums: Array, x: Array, weight: Array) -> None:
-    """Add x * weight to the sums."""
-    for f in range(len(sums)):
-        sums[f] += x[f] * weight[f]
+    def _elements(self, tiles: Array) -> Array:
+        """The elements of each transform: its numbers, or the halves of them."""
+        found = tiles.reshape(len(tiles), -1)
+        return found.view(self.spectrum.real.dtype) if self.tiling.parts == 2 else found
 
 
 def _least(problem: Problem, tiling: Tiling, dtype: np.dtype[Any]) -> float:

@@ -18,12 +18,10 @@ import itertools
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from ..machine import Machine
-from ..method import Array, allowed_scratch
+from ..method import allowed_scratch
 from ..problem import Problem
-from .operands import padded_axes, three
+from .operands import three
 
 Sizes = tuple[int, int, int]
 
@@ -31,12 +29,17 @@ Sizes = tuple[int, int, int]
 SPECTRUM_BYTES = 64 << 20
 # Inputs, or results, transformed at a time: with what they come from they fit a second-level cache of 1 MiB.
 CHUNK_BYTES = 512 << 10
-# Seconds that one thread of scipy.fft takes for a real number on each axis, and for each doubling of the axis's length,
-# by bytes of the number. So many times as long take real transforms, which need new memory; transforms of more bytes
-# than so; and fewer lines than share a vector.
-AXIS_SECONDS, DOUBLING_SECONDS = {8: 0.65e-9, 4: 0.5e-9}, {8: 0.18e-9, 4: 0.11e-9}
+# Seconds that one thread of scipy.fft takes for a real number on each axis, and for each of the passes that it makes
+# along one, by bytes of the number and the factor of the axis's length. So many times as long take real transforms,
+# which need new memory; transforms of more bytes than so; and fewer lines than share a vector.
+AXIS_SECONDS = {8: 0.8e-9, 4: 0.8e-9}
+PASS_SECONDS = {
+    8: {8: 0.34e-9, 4: 0.29e-9, 2: 0.21e-9, 3: 0.27e-9, 5: 0.42e-9},
+    4: {8: 0.16e-9, 4: 0.12e-9, 2: 0.08e-9, 3: 0.12e-9, 5: 0.20e-9},
+}
 REAL, LARGE, ALONE = 1.4, 1.2, 2.5
 LARGE_BYTES, TOGETHER = 2 << 20, 4
+LINE_BYTES = 64
 # Flop/s of complex products, seconds of copying a number (bench/test_fft.py).
 PRODUCT_RATES = {8: 4e9, 4: 5.5e9}
 COPY_SECONDS = 0.6e-9
@@ -76,16 +79,6 @@ class Tiling(NamedTuple):
         return -(-math.prod(self.counts) // self.parts)
 
 
-class Cut(NamedTuple):
-    """What a tile reads on one axis: positions low to high of the tile are input positions `source`, the others
-    padding.
-    """
-
-    low: int
-    high: int
-    source: slice | Array
-
-
 def reaches(problem: Problem) -> list[int]:
     """What the kernel spans on each axis, its dilation included."""
     spans = zip(three(problem, "kernel"), three(problem, "dilation"), strict=True)
@@ -102,13 +95,15 @@ def fast_length(least: int) -> int:
 
 def transform_bytes(problem: Problem, tiling: Tiling, item: int) -> int:
     """Of the kernels' transforms, `item` bytes to a real number: about half of them are stored."""
-    return math.prod(problem.weight_shape[:2]) * _stored(problem, tiling) * 2 * item
+    return math.prod(problem.weight_shape[:2]) * math.prod(stored(problem, tiling, item)) * 2 * item
 
 
 def share_bytes(problem: Problem, tiling: Tiling, item: int) -> int:
     """What one thread takes for its chunk: tiles, their transforms, those of the result and the result."""
     channels = (problem.in_channels + problem.out_channels) // problem.groups
-    each = _stored(problem, tiling) * 2 * item + (0 if is_complex(problem, tiling) else tiling.size * item)
+    each = math.prod(stored(problem, tiling, item)) * 2 * item + (
+        0 if is_complex(problem, tiling) else tiling.size * item
+    )
     return tiling.transforms * tiling.groups * tiling.rows * channels * each
 
 
@@ -117,12 +112,17 @@ def is_complex(problem: Problem, tiling: Tiling) -> bool:
     return tiling.parts == 2 or problem.accumulator.kind == "c"
 
 
-def _stored(problem: Problem, tiling: Tiling) -> int:
-    """Complex numbers of one transform."""
-    if is_complex(problem, tiling):
-        return tiling.size
-    last = tiling.lengths[tiling.axes[-1]]
-    return tiling.size // last * (last // 2 + 1)
+def stored(problem: Problem, tiling: Tiling, item: int) -> tuple[int, ...]:
+    """The complex numbers of one transform on each transformed axis.
+
+    Rows of several have room behind them, so that a column's numbers do not compete for a few places of the cache: an
+    odd number of its lines lies from one row to the next.
+    """
+    *sides, last = (tiling.lengths[axis] for axis in tiling.axes)
+    if not is_complex(problem, tiling):
+        return (*sides, last // 2 + 1)
+    line = LINE_BYTES // (2 * item)
+    return (*sides, (-(-last // line) | 1) * line if sides else last)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -130,7 +130,7 @@ def ranked(problem: Problem, item: int) -> tuple[Tiling, ...]:
     """Tiles for transforms of `item` bytes to a real number, those of the least time first: by the Problem alone."""
     axes = zip(reaches(problem), three(problem, "out_spatial"), three(problem, "stride"), strict=True)
     parts = (1,) if problem.accumulator.kind == "c" else (1, 2)
-    choices = itertools.product(itertools.product(*itertools.starmap(_choices, axes)), parts)
+    choices = itertools.product(itertools.product(*(_choices(*axis, item) for axis in axes)), parts)
     found = [_tiling(problem, item, sizes, part) for sizes, part in choices]
     if problem.rank > 1:
         # One that is far beyond the cache, or far below, is never the best of many.
@@ -175,23 +175,29 @@ def chunks(problem: Problem, tiling: Tiling) -> int:
     return -(-problem.batch * tiling.of_image // tiling.transforms) * -(-problem.groups // tiling.groups)
 
 
-def _choices(reach: int, outputs: int, stride: int) -> list[tuple[int, int, int]]:
+def _choices(reach: int, outputs: int, stride: int, item: int) -> list[tuple[int, int, int]]:
     """(length, output pixels, tiles) of an axis: from one tile to short ones, of which half is overlap; only those that
-    read less in all than every shorter one.
+    read less in all, or take less time, than every shorter one.
     """
-    found: list[tuple[int, int, int]] = []
+    found: set[tuple[int, int, int]] = set()
     for count in (1, *(part << power for power in range(60) for part in (2, 3))):
-        pixels, length = -(-outputs // count), -(-outputs // count)
-        if reach > 1:
-            length = fast_length((pixels - 1) * stride + reach)
-            pixels = min(outputs, (length - reach) // stride + 1)
-        found.append((length, pixels, -(-outputs // pixels)))
-        if pixels == 1 or length < 2 * reach:
+        pixels = -(-outputs // count)
+        least = (pixels - 1) * stride + reach
+        # Passes of 8 and 4 may be worth a longer tile. An axis without a transform has as many rows as outputs.
+        lengths = [fast_length(-(-least // part)) * part for part in (1, 8, 32)] if reach > 1 else [pixels]
+        for length in lengths:
+            whole = min(outputs, (length - reach) // stride + 1) if reach > 1 else pixels
+            found.add((length, whole, -(-outputs // whole)))
+        if lengths[0] < 2 * reach:
             break
     kept: list[tuple[int, int, int]] = []
+    reads = seconds = math.inf
     for length, pixels, count in sorted(found):
-        if not kept or length * count < kept[-1][0] * kept[-1][2]:
+        read = length * count
+        taken = read * (axis_seconds(length, item) if reach > 1 else 1.0)
+        if read < reads or taken < seconds:
             kept.append((length, pixels, count))
+        reads, seconds = min(reads, read), min(seconds, taken)
     return kept
 
 
@@ -210,16 +216,26 @@ def transform_flops(problem: Problem, tiling: Tiling) -> float:
     return 2.5 * real * tiling.rows * tiling.size * math.log2(tiling.size)
 
 
-def product_flops(problem: Problem, tiling: Tiling) -> float:
+def product_flops(problem: Problem, tiling: Tiling, item: int) -> float:
     """Of all products of one transform and group."""
     inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    return 8.0 * tiling.rows * _stored(problem, tiling) * inputs * outputs
+    return 8.0 * tiling.rows * math.prod(stored(problem, tiling, item)) * inputs * outputs
+
+
+@functools.lru_cache(maxsize=1024)
+def axis_seconds(length: int, item: int) -> float:
+    """Of one real number on an axis of that length."""
+    seconds = AXIS_SECONDS[item]
+    for factor, each in PASS_SECONDS[item].items():
+        while length % factor == 0:
+            seconds, length = seconds + each, length // factor
+    return seconds
 
 
 def transform_seconds(problem: Problem, tiling: Tiling, item: int) -> float:
     """Of one channel, there or back, on one thread."""
     numbers = tiling.rows * tiling.size * (2 if is_complex(problem, tiling) else 1)
-    each = len(tiling.axes) * AXIS_SECONDS[item] + math.log2(tiling.size) * DOUBLING_SECONDS[item]
+    each = sum(axis_seconds(tiling.lengths[axis], item) for axis in tiling.axes)
     if not is_complex(problem, tiling):
         each *= REAL
     lines = tiling.transforms * tiling.groups * tiling.rows * problem.in_channels // problem.groups
@@ -233,40 +249,7 @@ def thread_seconds(problem: Problem, tiling: Tiling, item: int) -> float:
     transforms = problem.batch * tiling.of_image
     channels = (problem.in_channels + problem.out_channels) // problem.groups
     group = channels * transform_seconds(problem, tiling, item)
-    group += product_flops(problem, tiling) / PRODUCT_RATES[item]
+    group += product_flops(problem, tiling, item) / PRODUCT_RATES[item]
     group += channels * math.prod(tiling.lengths) * tiling.parts * COPY_SECONDS
     seconds = transforms * (problem.groups * group + tiling.parts * TILE_SECONDS)
     return seconds + chunks(problem, tiling) * CHUNK_SECONDS
-
-
-@functools.lru_cache(maxsize=256)
-def cuts(problem: Problem, tiling: Tiling) -> tuple[tuple[Cut, ...], ...]:
-    """For each axis, what each of its tiles reads."""
-    return tuple(
-        tuple(
-            _cut(table, tile * pixels * stride, length, 1 if axis in tiling.axes else stride) for tile in range(count)
-        )
-        for axis, (table, length, pixels, count, stride) in enumerate(
-            zip(
-                padded_axes(problem),
-                tiling.lengths,
-                tiling.outputs,
-                tiling.counts,
-                three(problem, "stride"),
-                strict=True,
-            )
-        )
-    )
-
-
-def _cut(table: Array, start: int, length: int, step: int) -> Cut:
-    reads = table[start : start + length * step : step]
-    inside = np.flatnonzero(reads >= 0)
-    if not len(inside):
-        return Cut(0, 0, slice(0, 0))
-    low, high = int(inside[0]), int(inside[-1]) + 1
-    reads = reads[low:high]
-    first = int(reads[0])
-    if (np.diff(reads) == step).all():
-        return Cut(low, high, slice(first, first + len(reads) * step, step))
-    return Cut(low, high, reads)
