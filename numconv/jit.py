@@ -271,11 +271,11 @@ class Native:
     """A function with an address, compiled for itself: kernels call it by that address.
 
     Which register tiles a kernel needs, the shapes tell: compiled into it, all of them would be, for each dtype of the
-    input. `arguments` and the result, none, are numba's types.
+    input. The function takes the address of its operands.
     """
 
-    def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        compiler = _ccallback.CFunc(function, (arguments, numba.types.void), {}, OPTIONS)
+    def __init__(self, function: Callable[[int], None]) -> None:
+        compiler = _ccallback.CFunc(function, ((numba.types.intp,), numba.types.void), {}, OPTIONS)
         compiler._cache = _LateCache(function)
         compiler.compile()
         self._compiled = compiler

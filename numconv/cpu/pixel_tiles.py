@@ -143,6 +143,8 @@ def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window
                     transpose_finish(PER_ROW, square, pitch, place, apart, channels, pixels, bias[first:], blocks.relu)
         return
     for channel in range(len(out)):
+        # The same row of the next channel lies far off, where no hardware looks ahead.
+        ahead = out.strides[0] // out.itemsize if channel + 1 < len(out) else 0
         for row in range(rows):
             source, target = sums[channel, row * window.pitch :], out[channel, oh + row, ow:]
-            copy_finish(source, target, columns, bias[channel], blocks.relu)
+            copy_finish(source, target, columns, bias[channel], blocks.relu, ahead)

@@ -237,7 +237,7 @@ def store(
         tile, inside = divmod(row, outputs)
         source = results[(inside * squares.places + tile * squares.pitch) * outputs :]
         if squares.together == 1:
-            copy_finish(source, out[0, oh + row, ow:], columns, bias[0], blocks.relu)
+            copy_finish(source, out[0, oh + row, ow:], columns, bias[0], blocks.relu, 0)
             continue
         pixel = out.strides[2] // out.itemsize
         for j in range(0, columns, lanes):

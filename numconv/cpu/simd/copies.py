@@ -20,6 +20,7 @@ from .ir import (
     mask_type,
     masked_load,
     masked_store,
+    prefetch_to_write,
     store,
     vector_type,
 )
@@ -255,17 +256,22 @@ def transpose_finish(
 
 
 @intrinsic
-def copy_finish(typing_context: Any, source: Any, target: Any, count: Any, bias: Any, relu: Any) -> Any:
-    """target[:count] = source[:count] + bias and, where `relu` is not 0, zero for what is below zero."""
-    signature = types.void(source, target, types.intp, target.dtype, types.intp)
+def copy_finish(typing_context: Any, source: Any, target: Any, count: Any, bias: Any, relu: Any, ahead: Any) -> Any:
+    """target[:count] = source[:count] + bias and, where `relu` is not 0, zero for what is below zero.
+
+    It asks for the lines `ahead`, so many elements further on, that will be written next.
+    """
+    signature = types.void(source, target, types.intp, target.dtype, types.intp, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        origin, to, end, shift, flag = data(context, builder, signature.args, args)
+        origin, to, end, shift, flag, further = data(context, builder, signature.args, args)
         vector = vector_type(target.dtype)
         size = vector.count
         shifts, floor = broadcast(builder, shift, vector), lowest(builder, flag, vector)
         whole = builder.sub(end, builder.srem(end, INT64(size)))
+        later = at(builder, to, further)
         with cgutils.for_range_slice(builder, INT64(0), whole, INT64(size), INT64) as (index, _):
+            prefetch_to_write(builder, at(builder, later, index))
             value = builder.fadd(load(builder, vector, at(builder, origin, index)), shifts)
             store(builder, rectified(builder, value, floor), at(builder, to, index))
         mask = between(builder, vector, whole, INT64(0), end)

@@ -69,12 +69,21 @@ def data(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
     ]
 
 
-def own_function(module: Any, name: str, operands: list[Any]) -> Any:
-    """A new function without result, kept a function of its own so that it has all registers to itself."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), operands), name)
+def own_function(module: Any, name: str, kinds: list[Any]) -> tuple[Any, Any, list[Any]]:
+    """A new function ``void f(i64 *operands)``, a builder at its start, and its operands, of those types.
+
+    It is kept a function of its own, so that it has all registers to itself. Operands lie in memory: on the stack, as
+    arguments beyond the sixth, compilers copied them by vectors, which waited for the stores before.
+    """
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [INT64.as_pointer()]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    return function
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    operands = []
+    for number, kind in enumerate(kinds):
+        slot = at(builder, function.args[0], INT64(number))
+        operands.append(builder.load(builder.bitcast(slot, kind.as_pointer())))
+    return function, builder, operands
 
 
 def unpacked(builder: Any, values: Any) -> list[Any]:
@@ -82,19 +91,20 @@ def unpacked(builder: Any, values: Any) -> list[Any]:
     return [builder.extract_value(values, i) for i in range(len(values.type))]
 
 
-def as_types(builder: Any, values: Any, kinds: Any) -> list[Any]:
-    """Values for a function's arguments: addresses, as integers, become pointers."""
-    return [
-        builder.inttoptr(value, kind) if isinstance(kind, ir.PointerType) else value
-        for value, kind in zip(values, kinds, strict=True)
-    ]
-
-
 def call_address(builder: Any, address: Any, values: Any) -> None:
-    """Call a `Native` function by its address; pointers go as integers."""
-    plain = [builder.ptrtoint(value, INT64) if isinstance(value.type, ir.PointerType) else value for value in values]
-    kind = ir.FunctionType(ir.VoidType(), [value.type for value in plain])
-    builder.call(builder.inttoptr(address, kind.as_pointer()), plain)
+    """Call a `Native` function by its address, with operands for `own_function`."""
+    with builder.goto_entry_block():
+        block = builder.alloca(INT64, len(values))
+    for number, value in enumerate(values):
+        slot = at(builder, block, INT64(number))
+        builder.store(value, builder.bitcast(slot, value.type.as_pointer()))
+    kind = ir.FunctionType(ir.VoidType(), [INT64])
+    builder.call(builder.inttoptr(address, kind.as_pointer()), [builder.ptrtoint(block, INT64)])
+
+
+def call_own(builder: Any, function: Any, operands: Any) -> None:
+    """Call an `own_function` with the address of its operands."""
+    builder.call(function, [builder.inttoptr(operands, INT64.as_pointer())])
 
 
 def at(builder: Any, base: Any, *offsets: Any) -> Any:

@@ -13,11 +13,11 @@ from ...jit import Native
 from .copies import lowest, rectified
 from .ir import (
     INT64,
-    as_types,
     at,
     between,
     broadcast,
     call_address,
+    call_own,
     data,
     fused,
     intrinsic,
@@ -27,7 +27,6 @@ from .ir import (
     own_function,
     prefetch_to_write,
     store,
-    unpacked,
     vector_type,
 )
 
@@ -44,10 +43,11 @@ def _define_rows(module: Any, height: int, width: int, vector: Any) -> Any:
     name = f"numconv_rows_{height}x{width}_v{vector.count}x{itemsize(vector)}"
     element, size = vector.element, vector.count
     pointer = element.as_pointer()
-    operands = [pointer, INT64, INT64.as_pointer(), INT64, pointer, INT64, element, INT64, pointer, INT64, INT64]
-    function = own_function(module, name, operands)
-    x, x_pitch, offsets, kernel_w, weight, kernel_h, bias, relu, out, out_pitch, columns = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    operands = [pointer, INT64, INT64, INT64.as_pointer(), INT64, pointer, INT64, element, INT64, pointer, INT64, INT64,
+                INT64]  # fmt: skip
+    function, builder, values = own_function(module, name, operands)
+    x, x_start, x_pitch, offsets, kernel_w, weight, kernel_h, bias, relu, out, out_start, out_pitch, columns = values
+    x, out = at(builder, x, x_start), at(builder, out, out_start)
     multiply_add = fused(builder, vector)
     zeros = ir.Constant(vector, [0.0] * size)
     _announce(builder, height, width, vector, out, out_pitch)
@@ -158,40 +158,25 @@ def _write(builder: Any, rows: Any, bias: Any, relu: Any, out: Any, out_pitch: A
 
 
 @intrinsic
-def define_rows(typing_context: Any, extents: Any, zero: Any, operands: Any, bias: Any) -> Any:
-    """Run a tile of extents (rows, vectors), lengths of tuples, for the dtype of `zero`.
-
-    The operands are all integers, addresses for pointers.
+def define_rows(typing_context: Any, extents: Any, zero: Any, operands: Any) -> Any:
+    """Run a tile of extents (rows, vectors), lengths of tuples, for the dtype of `zero`; its operands lie at an
+    address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = vector_type(zero)
         rows, vectors = (len(extent) for extent in extents)
-        function = _define_rows(builder.module, rows, vectors, vector)
-        values = unpacked(builder, args[2])
-        x, x_start, *middle, relu, out, out_start, out_pitch, columns = values
-        pointer = vector.element.as_pointer()
-        x = at(builder, builder.inttoptr(x, pointer), x_start)
-        out = at(builder, builder.inttoptr(out, pointer), out_start)
-        given = [x, *middle, args[3], relu, out, out_pitch, columns]
-        builder.call(function, as_types(builder, given, function.ftype.args))
+        call_own(builder, _define_rows(builder.module, rows, vectors, vector), args[2])
         return context.get_dummy_value()
 
-    return types.void(extents, zero, operands, bias), generate
+    return types.void(extents, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
 def rows_tile(dtype: np.dtype[Any], rows: int, vectors: int) -> Native:
     """A tile of so many rows and vectors, to be called by `call_rows`."""
     lengths, zero = ((0,) * rows, (0,) * vectors), dtype.type(0)
-
-    real = types.float32 if dtype.itemsize == 4 else types.float64
-    return Native(
-        lambda a, b, c, d, e, f, g, bias, h, i, j, k, m: define_rows(
-            lengths, zero, (a, b, c, d, e, f, g, h, i, j, k, m), bias
-        ),
-        (*(types.intp,) * 7, real, *(types.intp,) * 5),
-    )
+    return Native(lambda operands: define_rows(lengths, zero, operands))
 
 
 @intrinsic

@@ -20,11 +20,11 @@ from .ir import (
     INT32,
     INT64,
     WIDE,
-    as_types,
     at,
     between,
     broadcast,
     call_address,
+    call_own,
     data,
     fused,
     intrinsic,
@@ -36,7 +36,6 @@ from .ir import (
     prefetch_to_write,
     store,
     unknown,
-    unpacked,
     vector_type,
 )
 
@@ -56,12 +55,12 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vector: An
     name = f"numconv_strip_{kernel}x{kernel}_{stride}_{height}_v{vector.count}x{itemsize(vector)}"
     element, size = vector.element, vector.count
     pointer = element.as_pointer()
-    operands = [pointer, INT64, INT64, INT64, pointer, INT64, INT64, pointer, element, INT64, pointer, INT64, pointer,
-                INT64, INT64]  # fmt: skip
-    function = own_function(module, name, operands)
-    x, x_pitch, first_row, x_rows, zeros, column, x_columns, *rest = function.args
-    weight, bias, relu, out, out_pitch, spare, rows, columns = rest
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    operands = [pointer, INT64, INT64, INT64, INT64, pointer, INT64, INT64, pointer, element, INT64, pointer, INT64,
+                INT64, pointer, INT64, INT64]  # fmt: skip
+    function, builder, given = own_function(module, name, operands)
+    x, x_start, x_pitch, first_row, x_rows, zeros, column, x_columns, *rest = given
+    weight, bias, relu, out, out_start, out_pitch, spare, rows, columns = rest
+    x, out = at(builder, x, x_start), at(builder, out, out_start)
     multiply_add = fused(builder, vector)
     kept = WIDE and kernel * kernel <= KEPT_TAPS
 
@@ -136,40 +135,25 @@ def _reader(builder: Any, vector: Any, begin: Any, end: Any) -> Callable[[Any], 
 
 
 @intrinsic
-def define_strip(typing_context: Any, extents: Any, zero: Any, operands: Any, bias: Any) -> Any:
-    """Run strips of extents (kernel, stride, rows), lengths of tuples, for the dtype of `zero`.
-
-    The operands are all integers, addresses for pointers.
+def define_strip(typing_context: Any, extents: Any, zero: Any, operands: Any) -> Any:
+    """Run strips of extents (kernel, stride, rows), lengths of tuples, for the dtype of `zero`; their operands lie at
+    an address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = vector_type(zero)
         kernel, stride, height = (len(extent) for extent in extents)
-        function = _define_strip(builder.module, kernel, stride, height, vector)
-        values = unpacked(builder, args[2])
-        pointer = vector.element.as_pointer()
-        x, x_start, *middle, out, out_start, out_pitch, spare, rows, columns = values
-        x = at(builder, builder.inttoptr(x, pointer), x_start)
-        out = at(builder, builder.inttoptr(out, pointer), out_start)
-        given = [x, *middle[:-1], args[3], *middle[-1:], out, out_pitch, spare, rows, columns]
-        builder.call(function, as_types(builder, given, function.ftype.args))
+        call_own(builder, _define_strip(builder.module, kernel, stride, height, vector), args[2])
         return context.get_dummy_value()
 
-    return types.void(extents, zero, operands, bias), generate
+    return types.void(extents, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
 def strip_tile(dtype: np.dtype[Any], kernel: int, stride: int, rows: int) -> Native:
     """Strips of so many rows for a kernel of that size and stride, to be called by `call_strip`."""
     lengths, zero = ((0,) * kernel, (0,) * stride, (0,) * rows), dtype.type(0)
-
-    real = types.float32 if dtype.itemsize == 4 else types.float64
-    return Native(
-        lambda a, b, c, d, e, f, g, h, i, bias, j, k, m, n, o, p, q: define_strip(
-            lengths, zero, (a, b, c, d, e, f, g, h, i, j, k, m, n, o, p, q), bias
-        ),
-        (*(types.intp,) * 9, real, *(types.intp,) * 7),
-    )
+    return Native(lambda operands: define_strip(lengths, zero, operands))
 
 
 @intrinsic

@@ -12,10 +12,10 @@ from numba.core import types
 from ...jit import Native
 from .ir import (
     INT64,
-    as_types,
     at,
     broadcast,
     call_address,
+    call_own,
     data,
     fused,
     intrinsic,
@@ -24,7 +24,6 @@ from .ir import (
     own_function,
     prefetch,
     store,
-    unpacked,
     vector_type,
 )
 
@@ -49,13 +48,13 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
     pointer, size = vector.element.as_pointer(), vector.count
     integers, table_pointer = [INT64] * 5, INT64.as_pointer()
     operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, *[INT64] * 4]
-    function = own_function(module, name, operands)
-    scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap = function.args[:10]
-    sums, sums_pitch, fresh, ahead, ahead_gap = function.args[10:]
-    entry, resume, begin, plane_body, body, plane_end, end = (
-        function.append_basic_block(block) for block in ("entry", "resume", "begin", "plane", "step", "planed", "end")
+    function, builder, values = own_function(module, name, operands)
+    scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap = values[:10]
+    sums, sums_pitch, fresh, ahead, ahead_gap = values[10:]
+    entry = builder.block
+    resume, begin, plane_body, body, plane_end, end = (
+        function.append_basic_block(block) for block in ("resume", "begin", "plane", "step", "planed", "end")
     )
-    builder = ir.IRBuilder(entry)
     multiply_add = fused(builder, vector)
     # An address that is not mapped would cost a walk through the page tables.
     ahead = builder.select(builder.icmp_signed("==", ahead, INT64(0)), builder.ptrtoint(sums, INT64), ahead)
@@ -138,18 +137,16 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
 def define_tile(typing_context: Any, extents: Any, by_table: Any, zero: Any, operands: Any) -> Any:
     """Run a register tile of extents (groups, run, vectors), lengths of tuples, and of the dtype of `zero`.
 
-    `by_table` is a tuple, empty where the columns are found by the table. The operands are the tile's, all integers:
-    addresses for pointers.
+    `by_table` is a tuple, empty where the columns are found by the table. The operands lie at an address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         groups, run, vectors = (len(extent) for extent in extents)
         function = _define_tile(builder.module, groups, run, vectors, vector_type(zero), len(by_table) > 0)
-        values = unpacked(builder, args[3])
-        builder.call(function, as_types(builder, values, function.ftype.args))
+        call_own(builder, function, args[3])
         return context.get_dummy_value()
 
-    return types.void(extents, by_table, zero, operands), generate
+    return types.void(extents, by_table, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
@@ -157,13 +154,7 @@ def tile(groups: int, run: int, vectors: int, dtype: np.dtype[Any], by_table: bo
     """A register tile, to be called by `call_tile`."""
     extents = (0,) * groups, (0,) * run, (0,) * vectors
     table, zero = (0,) * by_table, dtype.type(0)
-
-    return Native(
-        lambda a, b, c, d, e, f, g, h, i, j, k, m, n, o, p: define_tile(
-            extents, table, zero, (a, b, c, d, e, f, g, h, i, j, k, m, n, o, p)
-        ),
-        (types.intp,) * 15,
-    )
+    return Native(lambda operands: define_tile(extents, table, zero, operands))
 
 
 @intrinsic

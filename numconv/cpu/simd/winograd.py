@@ -15,9 +15,9 @@ from ..toom_cook import Matrix, transforms
 from .ir import (
     INT32,
     INT64,
-    as_types,
     at,
     call_address,
+    call_own,
     data,
     fused,
     intrinsic,
@@ -134,9 +134,8 @@ def _define_input(module: Any, outputs: int, vector: Any) -> Any:
     name = f"numconv_winograd_input_{outputs}_v{vector.count}x{vector.element}"
     pointer, matrix = vector.element.as_pointer(), transforms(outputs).data
     operands = [pointer, INT64, INT64, INT64.as_pointer(), pointer, pointer, INT64, INT64, INT64, INT64]
-    function = own_function(module, name, operands)
-    source, source_plane, pitch, offsets, buffer, target, target_plane, step, half, planes = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    function, builder, given = own_function(module, name, operands)
+    source, source_plane, pitch, offsets, buffer, target, target_plane, step, half, planes = given
     size, extent = vector.count, len(matrix)
     with cgutils.for_range(builder, planes, intp=INT64) as plane:
         origin = at(builder, source, builder.mul(plane.index, source_plane))
@@ -170,9 +169,8 @@ def _define_output(module: Any, outputs: int, vector: Any) -> Any:
     """
     name = f"numconv_winograd_output_{outputs}_v{vector.count}x{vector.element}"
     pointer, matrix = vector.element.as_pointer(), transforms(outputs).result
-    function = own_function(module, name, [pointer, INT64, pointer, pointer, INT64, INT64])
-    sums, step, checks, target, pitch, vectors = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    function, builder, given = own_function(module, name, [pointer, INT64, pointer, pointer, INT64, INT64])
+    sums, step, checks, target, pitch, vectors = given
     size, extent = vector.count, len(matrix[0])
     zero = ir.Constant(vector, [0.0] * size)
     with cgutils.for_range(builder, vectors, intp=INT64) as part:
@@ -199,33 +197,30 @@ def _define_output(module: Any, outputs: int, vector: Any) -> Any:
 @intrinsic
 def define_transform(typing_context: Any, outputs: Any, of_input: Any, zero: Any, operands: Any) -> Any:
     """Run a transform of F(outputs, 3), the length of a tuple, in the dtype of `zero`: the input's, or, where the tuple
-    `of_input` is empty, the output's. The operands are all integers: addresses for pointers.
+    `of_input` is empty, the output's. The operands lie at an address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         define = _define_input if len(of_input) else _define_output
         function = define(builder.module, len(outputs), vector_type(zero))
-        builder.call(function, as_types(builder, unpacked(builder, args[3]), function.ftype.args))
+        call_own(builder, function, args[3])
         return context.get_dummy_value()
 
-    return types.void(outputs, of_input, zero, operands), generate
+    return types.void(outputs, of_input, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=16)
 def input_transform(outputs: int, dtype: np.dtype[Any]) -> Native:
     """The transform of inputs, to be called by `call_transform`."""
     length, one, zero = (0,) * outputs, (0,), dtype.type(0)
-    return Native(
-        lambda a, b, c, d, e, f, g, h, i, j: define_transform(length, one, zero, (a, b, c, d, e, f, g, h, i, j)),
-        (types.intp,) * 10,
-    )
+    return Native(lambda operands: define_transform(length, one, zero, operands))
 
 
 @functools.lru_cache(maxsize=16)
 def output_transform(outputs: int, dtype: np.dtype[Any]) -> Native:
     """The transform of results, to be called by `call_transform`."""
     length, none, zero = (0,) * outputs, (), dtype.type(0)
-    return Native(lambda a, b, c, d, e, f: define_transform(length, none, zero, (a, b, c, d, e, f)), (types.intp,) * 6)
+    return Native(lambda operands: define_transform(length, none, zero, operands))
 
 
 @intrinsic
