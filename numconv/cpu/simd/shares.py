@@ -14,7 +14,7 @@ from numba import prange
 from numba.core import cgutils, types, typing
 
 from ...jit import Kernel, Part, njit, threaded
-from .ir import INT64, call_address, intrinsic, unpacked
+from .ir import INT64, intrinsic, unpacked
 from .native import fetch_add
 
 P = ParamSpec("P")
@@ -67,7 +67,8 @@ def _call_share(typing_context: Any, body: Any, share: Any, arguments: Any) -> A
     """Call ``void f(intp share, void *arguments)`` by its address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        call_address(builder, args[0], args[1:])
+        kind = ir.FunctionType(ir.VoidType(), [INT64] * 2)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp), generate
