@@ -55,17 +55,17 @@ def differing(name, dtype):
     return min(found), wrong
 
 
-PIXELS = [(height, 1, vectors, False) for height in (pixel_tiles.CHANNELS, pixel_tiles.FEW_CHANNELS, 1)
-          for vectors in (pixel_tiles.VECTORS, 1)]  # fmt: skip
-CHANNELS = [(height, run, vectors, True)
+PIXELS = [(height, 1, vectors, False, finishing)
+          for height, vectors in pixel_tiles.EXTENTS for finishing in (False, True)]  # fmt: skip
+CHANNELS = [(height, run, vectors, True, False)
             for rows, run in (*channel_tiles.EXTENTS, *channel_tiles.NARROW.values()) for height in {rows, 1}
             for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
 
 
 def spill(extents, dtype):
     """What is wrong with a tile's code, or None: sums must stay in registers."""
-    groups, run, vectors, by_table = extents
-    assembly = tile(groups, run, vectors, np.dtype(dtype), by_table).assembly()
+    groups, run, vectors, *kind = extents
+    assembly = tile(groups, run, vectors, np.dtype(dtype), *kind).assembly()
     ((name, body),) = re.findall(r"^(numconv_tile_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
     if body.count("vfmadd") < groups * run * vectors:
         return f"{name} has fewer multiply-adds than sums"

@@ -61,20 +61,20 @@ def extent(columns: int) -> tuple[int, int]:
     return NARROW.get(columns) or min(EXTENTS, key=lambda extent: -(-columns // extent[1]) * extent[1])
 
 
-def tiles(problem: Problem, columns: int, channels: int) -> Array:
-    """The addresses of the tiles that blocks of so many columns and channels may need.
+def tiles(problem: Problem, rows: int, columns: int, channels: int) -> Array:
+    """The addresses of the tiles that blocks of so many rows, columns and channels may need.
 
     Of two vectors, then of one; each of several rows, then of one row.
     """
-    rows, run = extent(columns)
+    height, run = extent(columns)
     group_channels = problem.out_channels // problem.groups
     lanes = machine(1).lanes(problem.accumulator)
     needed = {VECTORS: group_channels > lanes, 1: 0 < group_channels % (VECTORS * lanes) <= lanes}
     return np.array(
         [
-            tile(height, run, vectors, problem.accumulator, True).address if needed[vectors] else 0
+            tile(together, run, vectors, problem.accumulator, True, False).address if needed[vectors] else 0
             for vectors in (VECTORS, 1)
-            for height in (rows, 1)
+            for together in (height, 1)
         ]
     )
 
@@ -252,6 +252,9 @@ def sweep(
                 fresh,
                 there,
                 further,
+                start,
+                0,
+                0,
             )
             turn += 1
         row += rows

@@ -32,7 +32,7 @@ from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from .blocks import blocks, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, three_axes
-from .pixel_tiles import tiles as sum_tiles
+from .pixel_tiles import kinds
 from .repair import repair
 from .simd.winograd import input_transform, output_transform
 from .toom_cook import TAPS, as_floats, growth, transforms
@@ -198,7 +198,7 @@ def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Tables, A
     geometry, tables = _window(problem, machine, outputs, choice)
     split = blocks(problem, rows, columns, choice.channels, UNIT, 0, 0, 0, 0, skip=False)
     transforms_at = np.array([native(outputs, dtype).address for native in (input_transform, output_transform)])
-    tiles = np.concatenate([sum_tiles(problem, 0, choice.channels), transforms_at])
+    tiles = np.concatenate([kinds(problem, choice.channels, False), transforms_at])
     tables = tables._replace(offsets=squares.places * np.arange(geometry.total_planes), tiles=tiles)
     together = outputs // squares.rows
     starts = [part // together * outputs * geometry.pitch + part % together * lanes for part in range(outputs)]

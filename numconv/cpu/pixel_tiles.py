@@ -2,15 +2,18 @@
 
 A tap loads the vectors from the window and broadcasts a weight for each channel, from where the caller has it. The
 vectors run over the ends of rows, at the price of the few pixels between rows, which nobody reads.
-Sums are [channel, pixel of the window].
+Sums are [channel, pixel of the window]. Where there are few taps, tiles keep to one row each, and write their sums to
+the output themselves: with 27 taps, copying the sums took a third of the time.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..jit import njit
-from ..machine import Machine
+from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks
@@ -18,7 +21,7 @@ from .segments import Piece
 from .simd.copies import copy_finish, transpose_finish
 from .simd.ir import WIDE, vector_lanes
 from .simd.tiles import call_tile, tile
-from .window import Tables, Window, pitch
+from .window import WINDOW_BYTES, Tables, Window, phases, pitch, total_planes
 
 # Channels and vectors of a tile: the largest has 24 sums, 3 inputs and a weight in 32 registers, or 8, 2 and 1 in 16.
 CHANNELS, FEW_CHANNELS = (8, 2) if WIDE else (4, 2)
@@ -32,6 +35,10 @@ PER_ROW = (0, 0)
 PHASED = True
 # Cycles that a tile takes to start and to load and store its sums, for each piece of a window.
 TILE_START = 40
+# Cycles that copying a vector of sums to the output takes, and waiting for the output's lines: worth so many taps.
+COPYING = 8
+# Kinds of tiles by channels and vectors; behind their addresses, where blocks want them, those of finishing ones.
+EXTENTS = tuple((height, vectors) for height in (CHANNELS, FEW_CHANNELS, 1) for vectors in (VECTORS, 1))
 
 
 def unit(machine: Machine, problem: Problem) -> int:
@@ -55,13 +62,36 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     lanes = machine.lanes(problem.accumulator)
     full, rest = divmod(channels, CHANNELS)
     heights = ((CHANNELS, full), (FEW_CHANNELS, rest // FEW_CHANNELS), (1, rest % FEW_CHANNELS))
-    vectors = sums(problem, machine, rows, columns)[1] // lanes
-    widths = ((VECTORS, vectors // VECTORS), (1, vectors % VECTORS))
+    finishing = finishes(problem, rows, columns)
+    runs, vectors = (
+        (rows, -(-columns // lanes)) if finishing else (1, sums(problem, machine, rows, columns)[1] // lanes)
+    )
+    widths = ((VECTORS, runs * (vectors // VECTORS)), (1, runs * (vectors % VECTORS)))
     # Vectors from the window straddle cache lines: two loads each.
     adding = sum(n * m * (problem.taps * max(h * v, 2 * v + h) + TILE_START) for h, n in heights for v, m in widths)
+    if finishing:
+        return adding
     if problem.layout != "NCHW":
         return adding + rows * -(-channels // lanes) * -(-columns // lanes) * 12 * lanes
     return adding + channels * rows * (20 + 6 * columns // lanes)
+
+
+def finishes(problem: Problem, rows: int, columns: int) -> bool:
+    """Whether a block's tiles are finishing ones: its window holds all planes, a segment has all taps, and the vectors
+    that the ends of rows waste are cheaper than copies of all. Tiles of few channels are too short to start so often.
+    """
+    if problem.layout != "NCHW" or problem.taps > min(problem.segments) or not problem.taps:
+        return False
+    if problem.out_channels < CHANNELS * problem.groups:
+        return False
+    lanes = machine(1).lanes(problem.accumulator)
+    in_rows = rows * -(-columns // lanes)
+    in_a_run = -(-((rows - 1) * pitch(problem, columns, PHASED) + columns) // lanes)
+    row_axis, column_axis = phases(problem, -2), phases(problem, -1, PHASED)
+    plane = len(row_axis.used) * len(column_axis.used) * row_axis.length(rows) * pitch(problem, columns, PHASED)
+    in_window = total_planes(problem) * plane * problem.accumulator.itemsize <= WINDOW_BYTES
+    cheaper = problem.taps * (in_rows - in_a_run) <= COPYING * in_rows
+    return cheaper and in_window and math.prod(problem.kernel) > 1
 
 
 def extent(columns: int) -> tuple[int, int]:
@@ -69,14 +99,19 @@ def extent(columns: int) -> tuple[int, int]:
     return 0, 0
 
 
-def tiles(problem: Problem, columns: int, channels: int) -> Array:
-    """The addresses of the tiles that blocks of so many columns and channels may need: by channels, then by vectors."""
+def tiles(problem: Problem, rows: int, columns: int, channels: int) -> Array:
+    """The addresses of the tiles that blocks of so many rows, columns and channels may need."""
+    plain = kinds(problem, channels, False)
+    return np.append(plain, kinds(problem, channels, True)) if finishes(problem, rows, columns) else plain
+
+
+def kinds(problem: Problem, channels: int, finishing: bool) -> Array:
+    """The addresses of EXTENTS, of those that blocks of so many channels may need."""
     least = min(channels, problem.out_channels // problem.groups)
-    extents = [(height, vectors) for height in (CHANNELS, FEW_CHANNELS, 1) for vectors in (VECTORS, 1)]
     return np.array(
         [
-            tile(height, 1, vectors, problem.accumulator, False).address if height <= least else 0
-            for height, vectors in extents
+            tile(height, 1, vectors, problem.accumulator, False, finishing).address if height <= least else 0
+            for height, vectors in EXTENTS
         ]
     )
 
@@ -123,9 +158,75 @@ def sweep(tiles: Array, sums: Array, weight: Array, panel: Array, offsets: Array
         wide = p + VECTORS * lanes <= pitch
         address, source, target = tiles[0 if wide else 1], panel[p:], sums[0, p:]
         call_tile(
-            address, weight, weight_pitch, 0, source, offsets, steps, planes, size, 1, gap, target, pitch, fresh, 0, 0
-        )
+            address, weight, weight_pitch, 0, source, offsets, steps, planes, size, 1, gap, target, pitch, fresh, 0, 0,
+            panel, 0, 0,
+        )  # fmt: skip
         p += VECTORS * lanes if wide else lanes
+
+
+@njit()
+def can_finish(out: Array, tables: Tables, window: Window) -> bool:
+    """Whether tiles write to the output themselves: the block has finishing ones, and the window holds all planes."""
+    finishing = len(tables.tiles) > len(EXTENTS) and out.strides[2] == out.itemsize
+    return finishing and window.planes >= window.total_planes
+
+
+@njit()
+def finish(
+    out: Array,
+    weight: Array,
+    bias: Array,
+    channel: int,
+    panel: Array,
+    oh: int,
+    ow: int,
+    tables: Tables,
+    window: Window,
+    blocks: Blocks,
+) -> None:
+    """out[co, oh:, ow:] = the block's sums, with bias and activation, by tiles that take a part of one row each.
+
+    Channels begin at number `channel` of the weights.
+    """
+    columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
+    lanes, taps, apart = vector_lanes(out), window.taps, out.strides[0] // out.itemsize
+    c = 0
+    while c < len(out):
+        left = len(out) - c
+        kind = 0 if left >= CHANNELS else 1 if left >= FEW_CHANNELS else 2
+        tiles, row_weights, shifts = (
+            tables.tiles[len(EXTENTS) + 2 * kind :],
+            weight[channel + c :, 0:],
+            bias[channel + c :],
+        )
+        for row in range(rows):
+            line, target = panel[row * window.pitch :], out[c, oh + row, ow:]
+            p = 0
+            while p < columns:
+                wide = p + (VECTORS - 1) * lanes < columns
+                call_tile(
+                    tiles[0 if wide else 1],
+                    row_weights,
+                    weight.shape[1],
+                    0,
+                    line[p:],
+                    tables.offsets,
+                    taps,
+                    window.total_planes,
+                    window.plane_size,
+                    1,
+                    0,
+                    target[p:],
+                    apart,
+                    1,
+                    0,
+                    0,
+                    shifts,
+                    blocks.relu,
+                    columns - p,
+                )
+                p += VECTORS * lanes if wide else lanes
+        c += CHANNELS if kind == 0 else FEW_CHANNELS if kind == 1 else 1
 
 
 @njit()

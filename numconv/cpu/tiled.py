@@ -29,7 +29,7 @@ from .blocks import Blocks, blocks, locate, share_costs, take, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .simd.shares import Share, kernel
-from .window import Ahead, Tables, Window, copy_cycles, fill, pitch, read_by, window
+from .window import WINDOW_BYTES, Ahead, Tables, Window, copy_cycles, fill, pitch, read_by, window
 
 NAME = "tiled"
 REPRODUCIBLE = True
@@ -41,8 +41,6 @@ EFFICIENCY = 0.75
 TASK_COST = 900
 # How much longer sums of one tap take: each vector of a window serves one step, and comes from a far cache.
 ONE_TAP = {"pixels": 1.35, "channels": 1.1}
-# A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
-WINDOW_BYTES = 256 << 10
 # A group's channels are cut into so many parts, so that all threads have work on a small map.
 PARTS = (1, 2, 4, 8, 16, 32, 64)
 SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
@@ -151,7 +149,7 @@ def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> tup
     choice = _choose(problem, machine, shape)
     tiles, problem = SHAPES[shape], _flat(problem)
     geometry, tables = _window(problem, machine, choice)
-    tables = tables._replace(tiles=tiles.tiles(problem, choice.columns, choice.channels))
+    tables = tables._replace(tiles=tiles.tiles(problem, choice.rows, choice.columns, choice.channels))
     return tables, np.array(geometry + _split(problem, machine, choice, finite))
 
 
@@ -304,6 +302,9 @@ def correlate_block(
     for plane in range(0, window.total_planes, window.planes):
         planes = min(window.planes, window.total_planes - plane)
         fill(panel, x, plane, planes, od, oh, ow, tables, window)
+        if weight.ndim == 2 and pixel_tiles.can_finish(out, tables, window):
+            pixel_tiles.finish(out, weight, bias, channel, panel, oh, ow, tables, window, blocks)
+            return
         tap, end_tap = plane * window.taps, (plane + planes) * window.taps
         while tap < end_tap:
             limit = segment_end(tap, window)

@@ -211,6 +211,9 @@ def multiply(
                     1,
                     0,
                     0,
+                    rows,
+                    0,
+                    0,
                 )
                 vector += WIDTH if wide else 1
             co += UNIT if kind == 0 else FEW_CHANNELS if kind == 1 else 1

@@ -152,16 +152,18 @@ def unknown(builder: Any, address: Any) -> Any:
 
 def prefetch(builder: Any, address: Any) -> None:
     """Ask for a cache line that will be read, into the second-level cache."""
-    pointer = ir.IntType(8).as_pointer()
-    function = _named(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, INT32, INT32, INT32])
-    builder.call(function, [builder.bitcast(address, pointer), INT32(0), INT32(2), INT32(1)])
+    _ask(builder, address, INT32(0), INT32(2))
 
 
 def prefetch_to_write(builder: Any, address: Any) -> None:
     """Ask for a cache line that will be written."""
-    pointer = address.type
+    _ask(builder, address, INT32(1), INT32(3))
+
+
+def _ask(builder: Any, address: Any, to_write: Any, near: Any) -> None:
+    pointer = ir.IntType(8).as_pointer()
     function = _named(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, INT32, INT32, INT32])
-    builder.call(function, [address, INT32(1), INT32(3), INT32(1)])
+    builder.call(function, [builder.bitcast(address, pointer), to_write, near, INT32(1)])
 
 
 def mask_type(vector: Any) -> Any:

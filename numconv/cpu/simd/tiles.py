@@ -10,9 +10,12 @@ from llvmlite import ir
 from numba.core import types
 
 from ...jit import Native
+from .copies import lowest, rectified
 from .ir import (
+    BIT,
     INT64,
     at,
+    between,
     broadcast,
     call_address,
     call_own,
@@ -21,8 +24,10 @@ from .ir import (
     intrinsic,
     itemsize,
     load,
+    masked_store,
     own_function,
     prefetch,
+    prefetch_to_write,
     store,
     vector_type,
 )
@@ -31,26 +36,30 @@ from .ir import (
 SPAN = 3
 
 
-def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by_table: bool) -> Any:
+def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by_table: bool, finishing: bool) -> Any:
     """The register tile.
 
     void tile(T *scalars, i64 scalar_pitch, i64 scalar_step, T *columns, i64 *table, i64 steps, i64 planes,
-              i64 plane_size, i64 pace, i64 gap, T *sums, i64 sums_pitch, i64 fresh, i64 ahead, i64 ahead_gap),
+              i64 plane_size, i64 pace, i64 gap, T *sums, i64 sums_pitch, i64 fresh, i64 ahead, i64 ahead_gap,
+              T *bias, i64 relu, i64 columns_left),
     steps >= 1 and planes >= 1:
     the sums, `width` vectors in each of groups * run rows, are loaded or, where fresh, start from zero, go through
     every step of every plane in registers, and are stored. A step broadcasts a scalar for each row and loads `width`
     vectors. One of the two is found by the table, `plane_size` further on in each plane; the other moves by `pace` a
     step, and by `gap` a plane. The scalars of a run lie a step apart, those of groups a pitch. Each plane asks for one
     cache line that will be read later, from address `ahead` on, `ahead_gap` bytes from plane to plane; 0: for none.
+    A finishing tile begins at zero, and what it stores, of so many columns at most, has the bias of its row and the
+    activation.
     """
     height = groups * run
-    name = f"numconv_tile_{groups}x{run}x{width}_{'table' if by_table else 'step'}_v{vector.count}x{itemsize(vector)}"
+    kind = ("table" if by_table else "step") + "_finishing" * finishing
+    name = f"numconv_tile_{groups}x{run}x{width}_{kind}_v{vector.count}x{itemsize(vector)}"
     pointer, size = vector.element.as_pointer(), vector.count
     integers, table_pointer = [INT64] * 5, INT64.as_pointer()
-    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, *[INT64] * 4]
+    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, *[INT64] * 4, pointer, INT64, INT64]
     function, builder, values = own_function(module, name, operands)
     scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap = values[:10]
-    sums, sums_pitch, fresh, ahead, ahead_gap = values[10:]
+    sums, sums_pitch, fresh, ahead, ahead_gap, bias, relu, columns_left = values[10:]
     entry = builder.block
     resume, begin, plane_body, body, plane_end, end = (
         function.append_basic_block(block) for block in ("resume", "begin", "plane", "step", "planed", "end")
@@ -63,6 +72,11 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
         for row in range(height)
         for column in range(width)
     ]
+    if finishing:
+        # The lines arrive while the sums are made. Stores would wait for each in turn.
+        for place in places:
+            prefetch_to_write(builder, place)
+        fresh = INT64(1)
     builder.cbranch(builder.icmp_signed("!=", fresh, INT64(0)), begin, resume)
     builder.position_at_end(resume)
     loaded = [load(builder, vector, place) for place in places]
@@ -127,34 +141,49 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
         phi.add_incoming(initial, plane_body)
         phi.add_incoming(value, body)
     builder.position_at_end(end)
-    for place, value in zip(places, results, strict=True):
-        store(builder, value, place)
+    if finishing:
+        floor = lowest(builder, relu, vector)
+        shifts = [broadcast(builder, builder.load(at(builder, bias, INT64(row))), vector) for row in range(height)]
+        results = [
+            rectified(builder, builder.fadd(value, shifts[number // width]), floor)
+            for number, value in enumerate(results)
+        ]
+    whole = builder.icmp_signed(">=", columns_left, INT64(width * size)) if finishing else BIT(1)
+    with builder.if_else(whole) as (as_they_are, masked):
+        with as_they_are:
+            for place, value in zip(places, results, strict=True):
+                store(builder, value, place)
+        with masked:
+            masks = [between(builder, vector, INT64(column * size), INT64(0), columns_left) for column in range(width)]
+            for number, (place, value) in enumerate(zip(places, results, strict=True)):
+                masked_store(builder, value, place, masks[number % width])
     builder.ret_void()
     return function
 
 
 @intrinsic
-def define_tile(typing_context: Any, extents: Any, by_table: Any, zero: Any, operands: Any) -> Any:
+def define_tile(typing_context: Any, extents: Any, by_table: Any, finishing: Any, zero: Any, operands: Any) -> Any:
     """Run a register tile of extents (groups, run, vectors), lengths of tuples, and of the dtype of `zero`.
 
-    `by_table` is a tuple, empty where the columns are found by the table. The operands lie at an address.
+    `by_table` is a tuple, empty where the columns are found by the table, and `finishing` one that is not empty where
+    the tile finishes its sums. The operands lie at an address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         groups, run, vectors = (len(extent) for extent in extents)
-        function = _define_tile(builder.module, groups, run, vectors, vector_type(zero), len(by_table) > 0)
-        call_own(builder, function, args[3])
+        vector, flags = vector_type(zero), (len(by_table) > 0, len(finishing) > 0)
+        call_own(builder, _define_tile(builder.module, groups, run, vectors, vector, *flags), args[4])
         return context.get_dummy_value()
 
-    return types.void(extents, by_table, zero, types.intp), generate
+    return types.void(extents, by_table, finishing, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
-def tile(groups: int, run: int, vectors: int, dtype: np.dtype[Any], by_table: bool) -> Native:
+def tile(groups: int, run: int, vectors: int, dtype: np.dtype[Any], by_table: bool, finishing: bool) -> Native:
     """A register tile, to be called by `call_tile`."""
     extents = (0,) * groups, (0,) * run, (0,) * vectors
-    table, zero = (0,) * by_table, dtype.type(0)
-    return Native(lambda operands: define_tile(extents, table, zero, operands))
+    table, ends, zero = (0,) * by_table, (0,) * finishing, dtype.type(0)
+    return Native(lambda operands: define_tile(extents, table, ends, zero, operands))
 
 
 @intrinsic
@@ -176,6 +205,9 @@ def call_tile(
     fresh: Any,
     ahead: Any,
     ahead_gap: Any,
+    bias: Any,
+    relu: Any,
+    columns_left: Any,
 ) -> Any:
     """Call a tile. For all planes and steps in order, by pixels:
 
@@ -185,10 +217,11 @@ def call_tile(
 
     sums[row, vector] += scalars[table[step] + row's place] * columns[step * pace + vector].
 
-    `ahead` is an address, `ahead_gap` counts bytes.
+    `ahead` is an address, `ahead_gap` counts bytes. Only a finishing tile has the bias, relu and columns_left.
     """
     intp = types.intp
-    operands = (scalars, intp, intp, columns, table, intp, intp, intp, intp, intp, sums, intp, intp, intp, intp)
+    integers = (intp,) * 5
+    operands = (scalars, intp, intp, columns, table, *integers, sums, *integers[:4], bias, intp, intp)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         call_address(builder, args[0], data(context, builder, operands, args[1:]))
