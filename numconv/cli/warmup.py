@@ -29,7 +29,7 @@ def _planes(kernel: int, size: int, **options: int) -> Case:
 LAYERS = (
     *(
         Case("dense", (1, 8, size, size), (co, 8, 3, 3), {"padding": 1})
-        for size in (14, 7, 4, 3, 2, 1)
+        for size in (14, 9, 7, 5, 4, 3, 2, 1)
         for co in (48, 24, 12)
     ),
     Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1}),
