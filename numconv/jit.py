@@ -1,4 +1,4 @@
-"""How numconv compiles and launches: every compiler option, the cache policy, the threading policy.
+"""How numconv compiles and launches: every compiler option, the threading policy. What is kept on disk: cache.py.
 
 Nothing else in the package names a numba option, reads a numba setting or takes a lock.
 
@@ -7,12 +7,10 @@ NaN and inf are data, and the order of summation is a promise) and divide as Num
 
 **Compiling.** A kernel is optimised as a whole, once, with everything that it calls. numba makes machine code of each
 function by itself, and optimises again what it calls, at each level of calls and four times for a prange: that took 15
-of the 19 seconds of a first correlation, which now takes 8. Register tiles alone are compiled for themselves and called
-by address (`Native`), for all kernels that need them.
-
-**Cache.** numba notices an edit only in the file that holds a kernel. A numconv kernel is inlined from several
-files, so its cache entry carries the stamp of the whole package: an edit anywhere recompiles, and stale code is
-never served. Where the package folder is read-only, numba falls back to the user's cache folder.
+of the 19 seconds of a first correlation, which now takes 4. Register tiles alone are compiled for themselves and called
+by address (`Native`), for all kernels that need them. Of the seconds, half are numba's own, in Python: what keeps them
+few are records (cpu/simd/fields.py) in the place of arguments, type tests that leave out what an array's type rules out
+(`TypeTest`), and fewer passes (`IDLE_PASSES`).
 
 **Threads.** The number is asked of numba at each call, so ``numba.set_num_threads``, joblib and dask are obeyed.
 What happens when several Python threads call at once, or a process forks, depends on numba's threading layer:
@@ -30,50 +28,58 @@ numconv's from several Python threads needs the omp or tbb layer, as numba's man
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import numba
-import numba.core.caching
 import numba.core.ccallback
 import numba.core.codegen
 import numba.core.compiler
-import numba.core.event
+import numba.core.compiler_machinery
+import numba.core.ir
+import numba.core.ir_utils
 import numba.core.registry
+import numba.core.untyped_passes
 import numba.np.ufunc.parallel
-import numba.np.unsafe.ndarray
 import numpy as np
 
+from .cache import LateCache
 from .problem import Array
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# numba's annotations know neither all of its options nor its caches.
+# numba's annotations know not all of its options.
 _numba: Any = numba
 _parallel: Any = numba.np.ufunc.parallel
-_caching: Any = numba.core.caching
 _ccallback: Any = numba.core.ccallback
-_event: Any = numba.core.event
 _codegen: Any = numba.core.codegen
 _compiler: Any = numba.core.compiler
+_machinery: Any = numba.core.compiler_machinery
+_ir: Any = numba.core.ir
+_ir_utils: Any = numba.core.ir_utils
+_untyped_passes: Any = numba.core.untyped_passes
 _registry: Any = numba.core.registry
 
-# In a kernel, ``Fields(*to_fields(integers, FIELDS))`` is a NamedTuple of the integers that an array brought. As an
-# argument, a tuple costs each call 0.1 us for each of its fields, the array 0.1 us as a whole.
-to_fields: Any = numba.np.unsafe.ndarray.to_fixed_tuple
-
 OPTIONS = {"_nrt": False, "nogil": True, "boundscheck": False, "fastmath": False, "error_model": "numpy"}
-# The kind of numba's events that tell of a function compiled and kept on disk.
-COMPILED = "numconv:compiled"
 # Of a function inlined into CUDA kernels. Fused multiply-adds are written out as cuda.fma.
 INLINED = {"forceinline": True, "fastmath": False, "lto": False}
+# Passes of numba's compiler for closures, context managers and arithmetic of whole arrays.
+IDLE_PASSES = {
+    "with_lifting",
+    "inline_closure_likes",
+    "make_function_op_code_to_jit_function",
+    "inline_inlinables",
+    "inline_overloads",
+    "find_literally",
+    "literal_unroll",
+    "LiteralPropagation",
+    "nopython_rewrites",
+}
 THREADSAFE_LAYERS = ("omp", "tbb")
 
 _FORKED_WITHOUT_EXEC = 0x40
@@ -95,89 +101,18 @@ _PROCESS = -1 if _threads_left_behind() else os.getpid()
 _WORKQUEUE = threading.RLock()
 
 
-@functools.lru_cache(maxsize=1)
-def package_stamp() -> str:
-    """A digest of the package's sources."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-class _PackageCacheImpl(_caching.CompileResultCacheImpl):
-    def __init__(self, py_func: Callable[..., Any]) -> None:
-        super().__init__(py_func)
-        self._locator.get_source_stamp = package_stamp
-
-
-class _PackageCache(_caching.FunctionCache):
-    """numba's disk cache, made stale by an edit anywhere in the package."""
-
-    _impl_class = _PackageCacheImpl
-
-    def __init__(self, py_func: Callable[..., Any]) -> None:
-        super().__init__(py_func)
-        # An index of another version is not read at all: it may name classes that this numconv no longer has.
-        self._cache_file._version += f" {package_stamp()}"
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        # numba first fills its tables of all that it can compile, and imports SciPy for that: two thirds of a first
-        # call. What comes from the disk needs none of them, and the compiler fills them anyhow.
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with _event.trigger_event(COMPILED, data=self._py_func.__name__):
-            super().save_overload(sig, data)
-
-
-class _Names(_event.Listener):
-    """Collects the names that come with an event."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def on_start(self, event: Any) -> None:
-        self.names.append(event.data)
-
-    def on_end(self, event: Any) -> None:
-        """Nothing: one event, one name."""
-
-
-@contextlib.contextmanager
-def compiled() -> Iterator[list[str]]:
-    """The names of the functions that are compiled and kept on disk within, in a list that grows."""
-    listener = _Names()
-    with _event.install_listener(COMPILED, listener):
-        yield listener.names
-
-
-class _LateCache:
-    """The cache of a function, opened when it is first compiled: opening all of them would cost each import 7 ms."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    @functools.cached_property
-    def _opened(self) -> Any:
-        try:
-            return _PackageCache(self._function)
-        except RuntimeError:
-            # Nowhere to write (a read-only install and home): compile in every process.
-            return _caching.NullCache()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._opened, name)
-
-
 def _compile(function: Callable[..., R], **options: Any) -> Callable[..., R]:
     dispatcher = _numba.njit(function, **options, **OPTIONS)
-    dispatcher._cache = _LateCache(function)
+    dispatcher._cache = LateCache(function)
     return cast("Callable[..., R]", dispatcher)
 
 
 class _PartLibrary(_codegen.JITCodeLibrary):
     """Code as it was written, for a kernel to take in."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        """Nothing: the kernel does. Only where a type's bytes lie is said already."""
+        module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self) -> None:
         """Nothing: the kernel does."""
@@ -187,8 +122,65 @@ class _PartLibrary(_codegen.JITCodeLibrary):
         self._finalized = True
 
 
-class _PartCompiler(_compiler.Compiler):
-    """numba's compiler, up to the code as it was written."""
+class TypeTest:
+    """The decorator of what can be told of arrays by their types alone, numba's, which the function takes.
+
+    In a `Part` whose parameters the arrays are, it is a constant: of an ``if``, what is never done is not compiled.
+    """
+
+    _numba_type_ = _numba.types.Dummy("TypeTest")
+
+    def __init__(self, test: Callable[..., bool]) -> None:
+        self.test = test
+        self.__doc__ = test.__doc__
+
+    def __call__(self, *arrays: Array) -> bool:
+        return self.test(*map(_numba.typeof, arrays))
+
+
+@_machinery.register_pass(mutates_CFG=False, analysis_only=False)
+class _AnswerTypeTests(_machinery.FunctionPass):
+    """Puts constants in the place of calls of a `TypeTest`."""
+
+    _name = "numconv_type_tests"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        code = state.func_ir
+
+        def defined(variable: Any) -> Any:
+            return _ir_utils.guard(_ir_utils.get_definition, code, variable)
+
+        for block in code.blocks.values():
+            for assigned in block.find_insts(_ir.Assign):
+                call = assigned.value
+                asked = defined(call.func) if getattr(call, "op", None) == "call" else None
+                test = getattr(asked, "value", None)
+                if isinstance(test, TypeTest):
+                    answer = test.test(*(state.args[defined(argument).index] for argument in call.args))
+                    assigned.value = _ir.Const(answer, assigned.loc)
+                    code._definitions[assigned.target.name] = [assigned.value]
+        return True
+
+
+class _Compiler(_compiler.Compiler):
+    """numba's compiler for functions that kernels call."""
+
+    def define_pipelines(self) -> list[Any]:
+        """Numba's passes, but for those that would look for what no kernel has, and one before those that leave out
+        what constants rule out.
+        """
+        (pipeline,) = super().define_pipelines()
+        pipeline.passes = [(kind, told) for kind, told in pipeline.passes if kind.name() not in IDLE_PASSES]
+        pipeline.add_pass_after(_AnswerTypeTests, _untyped_passes.RewriteSemanticConstants)
+        pipeline.finalize()
+        return [pipeline]
+
+
+class _PartCompiler(_Compiler):
+    """The same, up to the code as it was written."""
 
     def compile_extra(self, function: Callable[..., Any]) -> Any:
         self.state.library = _PartLibrary(self.state.targetctx.codegen(), function.__qualname__)
@@ -215,7 +207,7 @@ class Part(_registry.CPUDispatcher):
     @functools.cached_property
     def alone(self) -> Callable[..., Any]:
         """The same function, compiled for Python to call."""
-        return _compile(self.py_func)
+        return _compile(self.py_func, pipeline_class=_Compiler)
 
     def __call__(self, *args: Any) -> Any:
         return self.alone(*args)
@@ -276,7 +268,7 @@ class Native:
 
     def __init__(self, function: Callable[[int], None]) -> None:
         compiler = _ccallback.CFunc(function, ((numba.types.intp,), numba.types.void), {}, OPTIONS)
-        compiler._cache = _LateCache(function)
+        compiler._cache = LateCache(function)
         compiler.compile()
         self._compiled = compiler
         self.address = int(compiler.address)

@@ -107,16 +107,18 @@ def pooled(
     out = np.empty((planes, *rows, columns * inside), dtype)
     places = np.full(out.shape if located else (0, 1, 1, 1), -1)
     ones = [np.ones(1, np.int64)] * (3 - rank)
-    integers, interior = _launch(windows, mean, located)
     *rows, columns = (*missing, *windows.spatial)
     image = np.ascontiguousarray(x).reshape(planes, *rows, columns * inside)
-    pool(jit.threads(), image, out, places, np.array([start], dtype), (*ones, *counts), interior, integers)
+    pool(jit.threads(), image, out, places, np.array([start], dtype), (*ones, *counts), _launch(windows, mean, located))
     return out.reshape(shape), places.reshape(shape) if located else places
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(windows: Windows, mean: bool, located: bool) -> tuple[Array, Array]:
-    """The integers of a launch, and at which output columns each window column meets the input."""
+def _launch(windows: Windows, mean: bool, located: bool) -> Array:
+    """What `pool` is told of windows."""
+    from .cpu.pool import Pool
+    from .cpu.simd.fields import packed
+
     missing = 3 - len(windows.out)
     fields = [
         *((1,) * missing + windows.kernel),
@@ -128,4 +130,5 @@ def _launch(windows: Windows, mean: bool, located: bool) -> tuple[Array, Array]:
     inside = 1 if windows.last is None else windows.last
     first = padding - dilation * np.arange(kernel)
     edges = np.stack([first, first + size], axis=1)
-    return np.array([*fields, inside, mean, located]), np.clip(-(-edges // stride), 0, out)
+    interior = np.clip(-(-edges // stride), 0, out).reshape(-1)
+    return packed(Pool._make((*fields, inside, int(mean), int(located), interior)))

@@ -18,7 +18,7 @@ from numba.cuda import codegen, dispatcher
 from ptx import Kernel
 from ptx_memory import Counts
 
-from numconv import jit
+from numconv import cache
 from numconv.cuda import depthwise, loops, strip, tile, tiled, tiling
 from numconv.testing import Case, arrays
 
@@ -116,7 +116,7 @@ def test_a_whole_block_moves_no_more_than_it_must(monkeypatch, name):
 
 def test_the_cache_on_disk_goes_stale_with_an_edit_anywhere():
     kernel = tile.build(tiling.choose(cuda_static.LAYERS["3x3 stride 1"].problem(np.float32)))
-    assert kernel._cache._cache_file._source_stamp == jit.package_stamp()
+    assert kernel._cache._cache_file._source_stamp == cache.package_stamp()
     assert not kernel.targetoptions["lto"]
     constants = [cell.cell_contents for cell in kernel.py_func.__closure__]
     # What pickles alike in every process: numba tells the entries apart by that.

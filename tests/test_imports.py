@@ -96,7 +96,7 @@ FLOORS = (
     {"validate"},
     {"cuda.driver"},
     {"jit"},
-    {"machine", "problem"},
+    {"machine", "problem", "cache"},
     {"profile"},
     {"version"},
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import PACKAGE
 
-from numconv import jit
+from numconv import cache, jit
 from numconv.cpu import direct
 from numconv.cpu.simd.shares import kernel
 
@@ -148,6 +148,27 @@ def test_each_share_is_run_once_by_every_thread_or_by_the_caller(shares):
             assert len(set(runners[:shares])) == min(threads, shares)
 
 
+@jit.TypeTest
+def is_float(array):
+    """Whether an array's numbers are."""
+    return array.dtype.name.startswith("float")
+
+
+@jit.njit()
+def halved(x):
+    if is_float(x):
+        return x[0] / 2
+    return x[0] >> 1
+
+
+def test_what_an_arrays_type_rules_out_is_not_compiled():
+    # Neither could be: no shift of a float has a type, and the results of both have two.
+    assert halved(np.array([3.0])) == 1.5
+    found = halved(np.array([3]))
+    assert (found, type(found)) == (1, int)
+    assert (is_float(np.zeros(1)), is_float(np.zeros(1, int))) == (True, False)
+
+
 def test_a_kernel_keeps_its_name_and_doc():
     assert double.__name__ == "double"
     assert double.__doc__.startswith("Each element twice")
@@ -180,9 +201,9 @@ def test_the_layer_is_one_that_numba_has():
 
 def test_an_edit_or_a_new_file_anywhere_changes_the_stamp(monkeypatch, tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "numconv", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(jit, "__file__", str(tmp_path / "numconv" / "jit.py"))
-    stamp = jit.package_stamp.__wrapped__
-    stamps = {jit.package_stamp(), stamp()}
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "numconv" / "cache.py"))
+    stamp = cache.package_stamp.__wrapped__
+    stamps = {cache.package_stamp(), stamp()}
     assert len(stamps) == 1, "the stamp is of the contents, not of where and when they were written"
     for name in ("problem.py", "cpu/simd/ir.py", "cpu/loops.py"):
         path = tmp_path / "numconv" / name
@@ -197,7 +218,7 @@ def test_where_nothing_can_be_cached_the_kernel_still_compiles(monkeypatch):
     def fail(function):
         raise RuntimeError("cannot cache function: no locator available")
 
-    monkeypatch.setattr(jit, "_PackageCache", fail)
+    monkeypatch.setattr(cache, "_PackageCache", fail)
     out = np.zeros(3)
     kernel(double.compiled.py_func)(3, np.arange(3.0), out, np.zeros(3, np.int64))
     assert out.tolist() == [0, 2, 4]
@@ -208,4 +229,4 @@ def test_where_nothing_can_be_cached_the_kernel_still_compiles(monkeypatch):
 
 def test_kernels_of_the_package_carry_the_stamp():
     locator = direct.correlate.compiled._cache._impl.locator
-    assert locator.get_source_stamp() == jit.package_stamp()
+    assert locator.get_source_stamp() == cache.package_stamp()

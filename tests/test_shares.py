@@ -52,8 +52,8 @@ def test_the_simulated_shares_hold_the_tasks_that_kernels_run(case, threads):
     # A task that costs its number of sums: the shares' sums are those of the tasks that portion and locate name.
     problem = case.problem(np.float32)
     size = (4, 5, 3)
-    split = blocks.blocks(problem, *size, 1, 1, 1, 0, 0, False)
-    window = tiled.Window(*[0] * tiled.WINDOW_FIELDS)._replace(block_rows=size[0], block_columns=size[1])
+    split = blocks.blocks(problem, *size)
+    window = tiled.Window(*[0] * len(tiled.Window._fields))._replace(block_rows=size[0], block_columns=size[1])
     _, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
     expected = []
     tasks = blocks.tasks(problem, *size)

@@ -9,7 +9,7 @@ import bits
 import numpy as np
 import pytest
 
-from numconv import jit
+from numconv import cache
 from numconv.__main__ import main
 from numconv.cli import warmup
 from numconv.cpu import channel_tiles, depthwise, loops, pixel_tiles, row_strips, row_tiles, tiled
@@ -66,6 +66,6 @@ def test_its_layers_need_every_register_tile(monkeypatch, dtype):
 
 def test_what_is_there_is_not_compiled_again():
     warmup.warm(loops, "float32")
-    with jit.compiled() as names:
+    with cache.compiled() as names:
         again, _ = warmup.warm(loops, "float32")
     assert names == again == []

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from .. import jit
+from .. import cache, jit
 from ..machine import machine
 from ..method import Method
 from ..methods import methods
@@ -64,15 +64,15 @@ def run(args: argparse.Namespace) -> int:
                 told = f"{len(names)} functions" if names else "nothing: all were there"
                 table.add_row(method.NAME, dtype, told, f"{seconds:.1f}")
     screen.print(table)
-    cache = kernel_cache()
-    screen.print(f"kept in {cache}", soft_wrap=True)
-    return 1 if cache.startswith("none") else 0
+    folder = kernel_cache()
+    screen.print(f"kept in {folder}", soft_wrap=True)
+    return 1 if folder.startswith("none") else 0
 
 
 def warm(method: Method, dtype: str) -> tuple[list[str], float]:
     """Run a method on every layer that it takes; the names of the functions it compiled, and the seconds."""
     start, on = time.perf_counter(), machine(jit.threads())
-    with jit.compiled() as names:
+    with cache.compiled() as names:
         for case in LAYERS:
             problem = case.problem(dtype)
             if method.why_not(problem, on) is None:

@@ -73,12 +73,12 @@ def blocks(
     rows: int,
     columns: int,
     channels: int,
-    unit: int,
-    sum_rows: int,
-    sum_columns: int,
-    tile_rows: int,
-    tile_run: int,
-    skip: bool,
+    unit: int = 1,
+    sum_rows: int = 0,
+    sum_columns: int = 0,
+    tile_rows: int = 0,
+    tile_run: int = 0,
+    skip: bool = False,
 ) -> Blocks:
     """The tasks of so many output rows, columns and channels each."""
     # A row that skips taps goes without its neighbours: worth it from a quarter of the kernel's rows on.

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..jit import njit, to_fields
+from ..jit import njit
 from ..machine import Machine
 from ..method import Array
 from ..problem import Problem
 from .operands import CACHE_LINE, three, three_axes
 from .panel import Sources, find_sources
+from .simd.fields import packed, record
 from .simd.pixels import correlate_pixels
 from .simd.shares import Share, kernel, portion
 
@@ -41,9 +42,6 @@ class Launch(NamedTuple):
     dilation_h: int
     dilation_w: int
     relu: int
-
-
-LAUNCH_FIELDS = len(Launch._fields)
 
 
 def served(problem: Problem) -> bool:
@@ -97,12 +95,12 @@ def run(problem: Problem, machine: Machine, weight: Array, bias: Array, x: Array
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem) -> tuple[Array, Sources, Array]:
-    """A pixel of padding, where the padded input's positions lie in the input, and a Launch as an array."""
+def _launch(problem: Problem) -> tuple[Array, Array]:
+    """A pixel of padding, and what else `correlate` is told of a Problem."""
     axes = (*three(problem, "kernel"), *three(problem, "stride"), *three(problem, "dilation"))
     launch = Launch._make((*axes, int(problem.activation == "relu")))
     outside = np.full(problem.out_channels, problem.padding_value, problem.accumulator)
-    return outside, find_sources(problem), np.array(launch)
+    return outside, packed(launch, find_sources(problem))
 
 
 @kernel
@@ -114,14 +112,13 @@ def correlate(
     out: Array,
     scratch: Array,
     outside: Array,
-    sources: Sources,
     integers: Array,
 ) -> None:
     """The rows of one share: out (n, od, oh, ow, c), weight (taps, c), scratch (shares, ...), outside (c,).
 
     place: the address of the input and the bytes from one image, plane, row and column to the next.
     """
-    launch = Launch(*to_fields(integers, LAUNCH_FIELDS))
+    launch, sources = record(Launch, integers, 0), record(Sources, integers, 1)
     rows = out.shape[0] * out.shape[1] * out.shape[2]
     first, end = portion(rows, share)
     for row in range(first, end):
@@ -151,7 +148,7 @@ def correlate_row(
     width, channels = out.shape
     low, high = 0, width
     for kw in range(launch.kernel_w):
-        low, high = max(low, sources.interior[kw, 0]), min(high, sources.interior[kw, 1])
+        low, high = max(low, sources.interior[2 * kw]), min(high, sources.interior[2 * kw + 1])
     ow, taps = 0, len(weight)
     while ow < width:
         if low <= ow <= high - 4:

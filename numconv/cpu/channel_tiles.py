@@ -8,6 +8,8 @@ Sums are [block of channels and pixel, channel], and are transposed on the way t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..jit import njit
@@ -17,7 +19,7 @@ from ..problem import Problem
 from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose, transpose_finish
-from .simd.ir import WIDE, vector_lanes
+from .simd.ir import WIDE, contiguous, vector_lanes
 from .simd.shares import Share, kernel, portion
 from .simd.tiles import call_tile, tile
 from .window import LINE_BYTES, Ahead, Tables, Window
@@ -101,7 +103,7 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
 
 @kernel
 def pack(share: Share, weight: Array, packed: Array, finite: Array) -> None:
-    """Weights (groups, co, ci, kd, kh, kw) block by block: of each `unit` channels, packed (groups * co * taps,) has a
+    """Weights (groups, co, ci, taps) block by block: of each `unit` channels, packed (groups * co * taps,) has a
     row of channels for each tap. finite (groups, blocks): whether all weights of a block are.
     """
     first, end = portion(finite.size, share)
@@ -112,58 +114,34 @@ def pack(share: Share, weight: Array, packed: Array, finite: Array) -> None:
 
 @njit()
 def pack_block(weight: Array, packed: Array, before: int, block: int) -> bool:
-    """One block of a group's weights, behind so many channels of other groups; returns whether all are finite."""
-    channels, inputs, depth, height, width = weight.shape
-    taps, lanes = inputs * depth * height * width, vector_lanes(packed)
+    """One block of a group's weights (co, ci, taps), behind so many channels of other groups; returns whether all are
+    finite.
+    """
+    channels, inputs, taps = weight.shape
+    lanes = vector_lanes(packed)
     first = block * VECTORS * lanes
     count = min(VECTORS * lanes, channels - first)
-    target = packed[(before + first) * taps :][: count * taps]
-    part = weight[first : first + count]
-    if in_a_run(weight, weight.itemsize):
-        pack_squares(part, target, 1)
-    elif in_a_run(weight, -weight.itemsize):
-        pack_squares(part[:, :, ::-1, ::-1, ::-1], target, -1)
-    else:
-        row = 0
-        for ci in range(inputs):
-            for kd in range(depth):
-                for kh in range(height):
-                    for kw in range(width):
-                        source, place = part[:, ci, kd, kh, kw], target[row * count :]
-                        for channel in range(count):
-                            place[channel] = source[channel]
-                        row += 1
-    all_finite = True
-    for i in range(len(target)):
-        all_finite &= abs(target[i]) < np.inf
-    return all_finite
-
-
-@njit()
-def in_a_run(weight: Array, step: int) -> bool:
-    """Whether the taps of one input and output channel lie in a row, so many bytes apart, and are worth a square."""
-    _, _, depth, height, width = weight.shape
-    whole = weight.strides[0] % weight.itemsize == 0 and depth * height * width >= LEAST_RUN
-    whole &= depth == 1 or weight.strides[2] == height * width * step
-    whole &= height == 1 or weight.strides[3] == width * step
-    return whole and (width == 1 or weight.strides[4] == step)
-
-
-@njit()
-def pack_squares(weight: Array, target: Array, way: int) -> None:
-    """Target (taps, co) from weight (co, ci, kd, kh, kw), where the taps of each ci lie in a run; way is -1 for those
-    whose run was turned round.
-    """
-    count, inputs, _, height, width = weight.shape
-    lanes, apart, volume = vector_lanes(target), weight.strides[0] // weight.itemsize, len(target) // count // inputs
+    target = packed[(before + first) * inputs * taps :][: count * inputs * taps]
+    # Of an adjoint, the taps lie in a run the other way round.
+    way = 1 if weight.strides[2] == weight.itemsize else -1
+    squares = abs(weight.strides[2]) == weight.itemsize and weight.strides[0] % weight.itemsize == 0
+    apart = weight.strides[0] // weight.itemsize
     for ci in range(inputs):
-        for first in range(0, volume, lanes):
-            rest, kw = divmod(first, width)
-            kd, kh = divmod(rest, height)
-            row = ci * volume + (first if way > 0 else volume - 1 - first)
-            for channel in range(0, count, lanes):
-                source, place = weight[channel, ci, kd, kh, kw:], target[row * count + channel :]
-                transpose(source, apart, place, way * count, min(lanes, count - channel), min(lanes, volume - first))
+        if squares and taps >= LEAST_RUN:
+            for begin in range(0, taps, lanes):
+                tap = begin if way > 0 else taps - 1 - begin
+                for channel in range(0, count, lanes):
+                    source, place = weight[first + channel, ci, tap:], target[(ci * taps + tap) * count + channel :]
+                    transpose(source, apart, place, way * count, min(lanes, count - channel), min(lanes, taps - begin))
+        else:
+            for tap in range(taps):
+                source, place = weight[first : first + count, ci, tap], target[(ci * taps + tap) * count :]
+                for channel in range(count):
+                    place[channel] = source[channel]
+    finite = True
+    for i in range(len(target)):
+        finite &= abs(target[i]) < np.inf
+    return finite
 
 
 @njit()
@@ -183,13 +161,13 @@ def accumulate(
 
     Channels begin at number `channel` of the weights. Tile after tile asks for what lies ahead.
     """
-    pixels, size, taps = blocks.sum_rows, sums.shape[1], window.total_planes * window.taps
-    turn = 0
+    size, taps = blocks.sum_columns, window.total_planes * window.taps
+    turn: Any = np.intp(0)  # not a literal, which would be another type
     for block in range(-(-channels // size)):
         pitch = min(size, channels - block * size)
-        part = sums[block * pixels : (block + 1) * pixels]
-        rows = weight[(channel + block * size) * taps + piece.tap * pitch :]
-        tiles = tables.tiles[0:] if pitch > vector_lanes(sums) else tables.tiles[2:]
+        part = sums[block * blocks.sum_rows * size :]
+        rows = weight[0, (channel + block * size) * taps + piece.tap * pitch :]
+        tiles = tables.tiles if pitch > vector_lanes(sums) else tables.tiles[2:]
         turn = sweep(tiles, part, rows, pitch, panel, piece, tables, window, blocks, ahead, turn)
 
 
@@ -211,12 +189,12 @@ def sweep(
     is number `turn`; returns the next one's.
     """
     first_line = ahead.address + piece.tap // window.taps * ahead.plane_pitch
-    run, width, places = blocks.tile_run, sums.shape[1], window.pitch
+    run, width, places = blocks.tile_run, blocks.sum_columns, window.pitch
     planes, fresh = piece.planes, piece.fresh
-    columns, step, size = len(sums) // window.block_rows // run, window.column_step, window.plane_size
+    columns, step, size = blocks.sum_rows // window.block_rows // run, window.column_step, window.plane_size
     row = 0
     while row < window.block_rows:
-        low, high = tap_range(row, piece, tables, window, blocks)
+        low, high = tap_range(piece.oh + row, piece, tables, window, blocks)
         rows = blocks.tile_rows
         if columns > 1 or row + rows > window.block_rows or high - low < piece.end - piece.first:
             # A row that leaves taps out goes alone.
@@ -227,10 +205,10 @@ def sweep(
         address, steps, gap = tiles[0 if rows > 1 else 1], high - low, (window.taps - (high - low)) * pitch
         offsets, start = tables.offsets[low:high], weight[low * pitch :]
         if piece.fresh and low == high:
-            sums[row * columns * run : (row + rows) * columns * run] = 0
+            sums[row * columns * run * width : (row + rows) * columns * run * width] = 0
         for column in range(columns if low < high else 0):
             source = panel[row * places + column * run * step :]
-            target = sums[(row * columns + column) * run, :]
+            target = sums[(row * columns + column) * run * width :]
             later, line = divmod(turn, ahead.lines)
             if later < ahead.rows:
                 there, further = first_line + later * ahead.row_pitch + line * LINE_BYTES, ahead.plane_pitch
@@ -263,40 +241,51 @@ def sweep(
 
 
 @njit()
-def tap_range(row: int, piece: Piece, tables: Tables, window: Window, blocks: Blocks) -> tuple[int, int]:
-    """The piece's taps of a plane, or those of them that meet the input in a row of the block."""
-    whole, oh = piece.end - piece.first == window.taps, piece.oh + row
-    if blocks.skip and whole and oh < len(tables.first_tap):
+def tap_range(oh: int, piece: Piece, tables: Tables, window: Window, blocks: Blocks) -> tuple[int, int]:
+    """The piece's taps of a plane, or those of them that meet the input in an output row."""
+    if blocks.skip and piece.end - piece.first == window.taps and oh < len(tables.first_tap):
         return tables.first_tap[oh], tables.end_tap[oh]
     return piece.first, piece.end
 
 
 @njit()
-def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window, blocks: Blocks) -> None:
-    """out[co, oh:, ow:] = the transposed sums, or, channels last, the sums as they lie, with bias and activation."""
-    size, lanes = sums.shape[1], vector_lanes(out)
-    columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
+def store(
+    out: Array,
+    sums: Array,
+    bias: Array,
+    n: int,
+    channel: int,
+    channels: int,
+    od: int,
+    oh: int,
+    ow: int,
+    window: Window,
+    blocks: Blocks,
+) -> None:
+    """out[n, channel:, od, oh:, ow:] = the transposed sums, or, channels last, the sums as they lie, with bias and
+    activation.
+    """
+    size, lanes, pixel = blocks.sum_columns, vector_lanes(out), out.strides[4] // out.itemsize
+    columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
     width = blocks.sum_rows // window.block_rows
-    if out.strides[0] == out.itemsize:
-        for first in range(0, len(out), size):
-            channels, shifts = min(size, len(out) - first), bias[first:]
+    if not contiguous(out) and out.strides[1] == out.itemsize:
+        for first in range(0, channels, size):
+            count, shifts = min(size, channels - first), bias[channel + first :]
             for row in range(rows):
-                source, place = sums[first // size * blocks.sum_rows + row * width], out[first, oh + row, ow:]
-                copy_finish_rows(
-                    source, size, place, out.strides[2] // out.itemsize, columns, channels, shifts, blocks.relu
-                )
+                source = sums[first * blocks.sum_rows + row * width * size :]
+                place = out[n, channel + first, od, oh + row, ow:]
+                copy_finish_rows(source, size, place, pixel, columns, count, shifts, blocks.relu)
         return
-    if columns == width == out.shape[2]:
+    if columns == width == out.shape[4]:
         # Neither the sums nor the output have anything between their rows.
         rows, columns = 1, rows * columns
-    apart = out.strides[0] // out.itemsize
-    for first in range(0, len(out), lanes):
-        channels = min(lanes, len(out) - first)
-        source = first // size * blocks.sum_rows
+    apart = out.strides[1] // out.itemsize
+    for first in range(0, channels, lanes):
+        count, shifts, block = min(lanes, channels - first), bias[channel + first :], first // size
         for row in range(rows):
             for j in range(0, columns, lanes):
-                down, right = divmod(ow + j, out.shape[2])
-                place = out[first, oh + row + down, right:]
-                square = sums[source + row * width + j, first % size :]
+                down, right = divmod(ow + j, out.shape[4])
+                place = out[n, channel + first, od, oh + row + down, right:]
+                square = sums[(block * blocks.sum_rows + row * width + j) * size + first % size :]
                 pixels = min(lanes, columns - j)
-                transpose_finish(PER_COLUMN, square, size, place, apart, pixels, channels, bias[first:], blocks.relu)
+                transpose_finish(PER_COLUMN, square, size, place, apart, pixels, count, shifts, blocks.relu)

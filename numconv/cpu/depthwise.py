@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..accuracy import direct_bound, direct_expected
-from ..jit import to_fields
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
@@ -30,6 +29,7 @@ from .blocks import Blocks, blocks, locate, take, tasks
 from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
+from .simd.fields import packed, record
 from .simd.ir import vectors_fit
 from .simd.shares import Share, kernel
 from .window import Tables, Window, copy_cycles, fill, phases, window
@@ -56,7 +56,6 @@ class Prepared(NamedTuple):
     bias: Array
 
 
-WINDOW_FIELDS, BLOCKS_FIELDS, SWEEP_FIELDS = len(Window._fields), len(Blocks._fields), len(Sweep._fields)
 error_bound, expected_error = direct_bound, direct_expected
 
 
@@ -121,17 +120,18 @@ def run(
         prepared.bias,
         three_axes(out, problem.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
-        *_launch(problem, machine),
+        _launch(problem, machine),
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, machine: Machine) -> tuple[Tables, Array]:
+def _launch(problem: Problem, machine: Machine) -> Array:
+    """What `correlate` is told of a Problem."""
     geometry, tables, split, sweep = _layout(problem, machine)
     addresses = (
         strips(problem) if sweep.strip else tiles(problem.accumulator, problem.out_spatial[-1:], sweep.tile_rows)
     )
-    return tables._replace(tiles=addresses), np.array(geometry + split + sweep)
+    return packed(geometry, split, tables._replace(tiles=addresses), sweep)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -140,7 +140,7 @@ def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks,
     lanes = machine.lanes(problem.accumulator)
     geometry, tables = window(problem, rows, columns, lanes, 0, phased=not served(problem), rows_phased=False)
     channels = max(1, problem.out_channels // problem.groups)
-    split = blocks(problem, rows, columns, channels, 1, 1, 1, 0, 0, False)
+    split = blocks(problem, rows, columns, channels)
     # Small maps are filled several at a time.
     planes = max(1, WINDOW_BYTES // 4 // (geometry.plane_size * problem.accumulator.itemsize))
     together = min(problem.groups, planes) if split.row_blocks == split.out_d == 1 else 1
@@ -211,15 +211,12 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
 
 
 @kernel
-def correlate(
-    share: Share, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
-) -> None:
+def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, integers: Array) -> None:
     """The tasks of one share, and then what is left of the others: x (n, groups, d, h, w), out (n, groups*co, od, oh,
     ow), scratch (shares, ...).
     """
-    window = Window(*to_fields(integers, WINDOW_FIELDS))
-    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
-    sweep = Sweep(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], SWEEP_FIELDS))
+    window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
+    sweep = record(Sweep, integers, 3)
     own = scratch[share.number]
     zeros, spare, filled = own[: sweep.zeros], own[sweep.zeros : sweep.window], own[sweep.window :]
     zeros[:] = 0
@@ -231,8 +228,7 @@ def correlate(
         n, first, _, od, oh, _ = locate(task, window, blocks)
         groups = min(end_task - task, blocks.groups - first)
         rows = min(window.block_rows, height - oh)
-        row = x[n, first, 0, 0]
-        direct = vectors_fit(own, row) and sweep.direct
+        direct = vectors_fit(scratch, x) and sweep.direct
         if not direct:
             fill(filled, x[n, first:], 0, groups, od, oh, 0, tables, window)
         for channel in range(first * blocks.channels, (first + groups) * blocks.channels):

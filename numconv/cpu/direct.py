@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from ..jit import njit, to_fields
+from ..jit import njit
 from ..method import Array
 from ..problem import Problem
 from .operands import three
 from .panel import Geometry, Sources, fill, find_sources
-from .simd.scalar import is_complex, multiply_add
+from .simd.fields import packed, record
+from .simd.ir import is_complex
+from .simd.scalar import multiply_add
 from .simd.shares import Share, kernel, portion
 
 # A panel of 64 taps by 128 float32 pixels is 32 KiB; 32 taps are 5% slower on 3x3 64@56.
 PANEL_TAPS = 64
 LANES = 16
-GEOMETRY_FIELDS = len(Geometry._fields)
 
 
 def scratch_elements(shares: int, pixels: int, channels: int) -> int:
@@ -32,8 +33,10 @@ def scratch_elements(shares: int, pixels: int, channels: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def launch(problem: Problem, pixels: int, channels: int) -> tuple[Sources, Array]:
-    """What `correlate` is told of a Problem, in blocks of so many pixels, a multiple of the lanes, and channels."""
+def launch(problem: Problem, pixels: int, channels: int) -> tuple[Array, Array]:
+    """What `correlate` is told of a Problem, in blocks of so many pixels, a multiple of the lanes, and channels: the
+    value of constant padding, and the rest.
+    """
     period, segment = problem.segments
     kernel_d, kernel_h, kernel_w = three(problem, "kernel")
     out_d, out_h, out_w = three(problem, "out_spatial")
@@ -60,7 +63,7 @@ def launch(problem: Problem, pixels: int, channels: int) -> tuple[Sources, Array
         block_channels=channels,
         relu=int(problem.activation == "relu"),
     )
-    return find_sources(problem), np.array(geometry)
+    return np.array([problem.padding_value], problem.accumulator), packed(geometry, find_sources(problem))
 
 
 @kernel
@@ -71,13 +74,13 @@ def correlate(
     bias: Array,
     out: Array,
     scratch: Array,
-    sources: Sources,
+    outside: Array,
     integers: Array,
 ) -> None:
     """The tasks of one share: x (n, c, d, h, w), weight (groups, co, taps), bias (groups*co,), out (n, groups*co,
     pixels), scratch (shares, ...). No bit of the result depends on the shares.
     """
-    geometry = Geometry(*to_fields(integers, GEOMETRY_FIELDS))
+    geometry, sources = record(Geometry, integers, 0), record(Sources, integers, 1)
     group_channels = weight.shape[1]
     pixel_blocks = -(-out.shape[2] // geometry.block_pixels)
     channel_blocks = -(-group_channels // geometry.block_channels)
@@ -98,6 +101,7 @@ def correlate(
             out[n, channels],
             pixel_block * geometry.block_pixels,
             scratch[share.number],
+            outside[0],
             sources,
             geometry,
         )
@@ -112,6 +116,7 @@ def correlate_block(
     out: Array,
     pixel: int,
     scratch: Array,
+    outside: Any,
     sources: Sources,
     geometry: Geometry,
 ) -> None:
@@ -132,7 +137,7 @@ def correlate_block(
         segment_end = tap - inside + min(geometry.period, (inside // geometry.segment + 1) * geometry.segment)
         count = min(PANEL_TAPS, segment_end - tap, geometry.taps - tap)
         rows = panel[:count]
-        fill(rows, x, first_channel, tap, pixel, pixels, sources, geometry)
+        fill(rows, x, first_channel, tap, pixel, pixels, outside, sources, geometry)
         accumulate(sums, weight[:, tap : tap + count], rows, lanes)
         tap += count
         if tap == segment_end or tap == geometry.taps:

@@ -100,7 +100,6 @@ def run(
 ) -> None:
     if not out.size:
         return
-    sources, integers = launch(problem, *_blocks(problem, machine))
     correlate(
         machine.threads,
         three_axes(x, problem.spatial),
@@ -108,8 +107,7 @@ def run(
         prepared.bias,
         out.reshape(problem.batch, problem.out_channels, problem.pixels),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
-        sources,
-        integers,
+        *launch(problem, *_blocks(problem, machine)),
     )
 
 

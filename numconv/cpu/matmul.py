@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accuracy import any_order_bound, any_order_expected
-from ..jit import njit, to_fields
+from ..jit import njit
 from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
 from .blas import find_blas, held, hold, matmul_loop, release
 from .blocks import even_shares
 from .operands import no_room
+from .simd.fields import packed, record
 from .simd.native import call_loop
 from .simd.shares import Share, counted, kernel, portion
 
@@ -73,7 +74,6 @@ class Launch(NamedTuple):
     relu: int
 
 
-LAUNCH_FIELDS = len(Launch._fields)
 error_bound, expected_error = any_order_bound, any_order_expected
 
 
@@ -195,7 +195,7 @@ def _launch(problem: Problem, threads: int) -> Array | None:
     if blas is None:
         return None
     flags = int(problem.has_bias), int(problem.activation == "relu")
-    return np.array(Launch(matmul_loop(problem.accumulator), *blas, *_grid(problem, threads), *flags))
+    return packed(Launch(matmul_loop(problem.accumulator), *blas, *_grid(problem, threads), *flags))
 
 
 def _grid(problem: Problem, threads: int) -> tuple[int, int]:
@@ -243,7 +243,7 @@ def multiply(
     """The tasks of one share: out (n, groups, co, pixels) = the sum over terms of weight (groups, terms, co, depth) @ x
     (n, groups, terms, depth, pixels), by np.matmul's loop; a thread has room for a part of further terms.
     """
-    launch = Launch(*to_fields(integers, LAUNCH_FIELDS))
+    launch = record(Launch, integers, 0)
     job = scratch.view(np.int64)[share.number * JOB : (share.number + 1) * JOB]
     groups = x.shape[1]
     parts = launch.rows * launch.columns

@@ -34,6 +34,7 @@ from .blocks import blocks, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, three_axes
 from .pixel_tiles import kinds
 from .repair import repair
+from .simd.fields import packed
 from .simd.winograd import input_transform, output_transform
 from .toom_cook import TAPS, as_floats, growth, transforms
 from .window import Tables, Window, copy_cycles, total_planes, window
@@ -143,7 +144,7 @@ class MinimalFiltering:
     ) -> None:
         if not out.size:
             return
-        tables, offsets, integers, size = _launch(problem, machine, self.outputs)
+        integers, size = _launch(problem, machine, self.outputs)
         shape = _flags_shape(problem, self.outputs)
         end = math.prod(shape)
         flags = scratch[:end].reshape(shape)
@@ -159,8 +160,6 @@ class MinimalFiltering:
             three_axes(out, problem.out_spatial),
             flags,
             shares.reshape(machine.threads, size),
-            offsets,
-            tables,
             integers,
         )
         tile = (1, self.outputs, self.outputs)
@@ -186,24 +185,25 @@ def _squares(problem: Problem, machine: Machine, outputs: int, choice: Choice) -
         sum_step=UNIT * places + lanes,
         buffer=2 * outputs * extent * lanes,
         together=1 if problem.layout == "NCHW" else UNIT,
+        starts=np.zeros(0, np.int64),
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Tables, Array, Array, int]:
-    """(tables, offsets, integers, elements of a share): what `correlate` takes besides arrays of data."""
+def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Array, int]:
+    """What `correlate` is told of a Problem, and the elements of a share."""
     choice = _choose(problem, machine, outputs)
     rows, columns, lanes = choice.rows * outputs, choice.columns * outputs, machine.lanes(problem.accumulator)
     squares, dtype = _squares(problem, machine, outputs, choice), problem.accumulator
     geometry, tables = _window(problem, machine, outputs, choice)
-    split = blocks(problem, rows, columns, choice.channels, UNIT, 0, 0, 0, 0, skip=False)
+    split = blocks(problem, rows, columns, choice.channels)
     transforms_at = np.array([native(outputs, dtype).address for native in (input_transform, output_transform)])
     tiles = np.concatenate([kinds(problem, choice.channels, False), transforms_at])
     tables = tables._replace(offsets=squares.places * np.arange(geometry.total_planes), tiles=tiles)
     together = outputs // squares.rows
     starts = [part // together * outputs * geometry.pitch + part % together * lanes for part in range(outputs)]
-    offsets = np.array([*starts, *(start + outputs for start in starts)])
-    return tables, offsets, np.array(geometry + split + squares), _elements(problem, machine, outputs, choice)
+    squares = squares._replace(starts=np.array([*starts, *(start + outputs for start in starts)]))
+    return packed(geometry, split, tables, squares), _elements(problem, machine, outputs, choice)
 
 
 def _window(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> tuple[Window, Tables]:

@@ -43,15 +43,13 @@ class Sources(NamedTuple):
     """For each axis, position in the padded input -> position in the input, or -1 in constant padding. One axis each,
     so that one compiled kernel fits all.
 
-    interior: [column tap] -> (first, end), the output columns whose input column is not in the padding.
-    padding: its one value, in the dtype of the sums.
+    interior: for each column tap first and end of the output columns whose input column is not in the padding.
     """
 
     depth: Array
     height: Array
     width: Array
     interior: Array
-    padding: Array
 
 
 def find_sources(problem: Problem) -> Sources:
@@ -62,7 +60,7 @@ def find_sources(problem: Problem) -> Sources:
     # Output column j reads padded column j*stride + tap*dilation: inside from `first` on, for `size` columns.
     edges = np.stack([first, first + size], axis=1)
     interior = np.clip(-(-edges // problem.stride[-1]), 0, problem.out_spatial[-1])
-    return Sources(depth, height, width, interior, np.array([problem.padding_value], problem.accumulator))
+    return Sources(depth, height, width, interior.reshape(-1))
 
 
 @njit()
@@ -73,10 +71,11 @@ def fill(
     tap: int,
     pixel: int,
     pixels: int,
+    outside: Any,
     sources: Sources,
     geometry: Geometry,
 ) -> None:
-    """panel[t, j] = what tap number tap + t meets at output pixel number pixel + j."""
+    """panel[t, j] = what tap number tap + t meets at output pixel number pixel + j, `outside` in constant padding."""
     rest, kw = divmod(tap, geometry.kernel_w)
     rest, kh = divmod(rest, geometry.kernel_h)
     ci, kd = divmod(rest, geometry.kernel_d)
@@ -87,8 +86,8 @@ def fill(
         planes = sources.depth[kd * geometry.dilation_d :: geometry.stride_d]
         rows = sources.height[kh * geometry.dilation_h :: geometry.stride_h]
         columns = sources.width[kw * geometry.dilation_w :: geometry.stride_w]
-        outside = sources.padding[0]
-        gather(panel[t], pixels, channel, planes, rows, columns, sources.interior[kw], outside, od, oh, ow, geometry)
+        interior = sources.interior[2 * kw], sources.interior[2 * kw + 1]
+        gather(panel[t], pixels, channel, planes, rows, columns, interior, outside, od, oh, ow, geometry)
         kw += 1
         if kw == geometry.kernel_w:
             kw = 0
@@ -109,7 +108,7 @@ def gather(
     depth: Array,
     height: Array,
     width: Array,
-    interior: Array,
+    interior: tuple[int, int],
     outside: Any,
     od: int,
     oh: int,

@@ -19,7 +19,7 @@ from ..problem import Problem
 from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import copy_finish, transpose_finish
-from .simd.ir import WIDE, vector_lanes
+from .simd.ir import WIDE, contiguous, vector_lanes
 from .simd.tiles import call_tile, tile
 from .window import WINDOW_BYTES, Tables, Window, phases, pitch, total_planes
 
@@ -132,42 +132,72 @@ def accumulate(
 
     Channels begin at number `channel` of the weights.
     """
-    offsets, rows = tables.offsets[piece.first : piece.end], weight[channel:, piece.tap + piece.first :]
-    c = 0
-    while c < channels:
-        left = channels - c
-        if left >= CHANNELS:
-            sweep(tables.tiles[0:], sums[c:], rows[c:], panel, offsets, piece, window)
-            c += CHANNELS
-        elif left >= FEW_CHANNELS:
-            sweep(tables.tiles[2:], sums[c:], rows[c:], panel, offsets, piece, window)
-            c += FEW_CHANNELS
-        else:
-            sweep(tables.tiles[4:], sums[c:], rows[c:], panel, offsets, piece, window)
-            c += 1
+    taps, offsets = window.total_planes * window.taps, tables.offsets[piece.first : piece.end]
+    rows, gap = weight[channel * taps + piece.tap + piece.first :], window.taps - len(offsets)
+    tiles, size = tables.tiles, window.plane_size
+    pitch, planes, fresh = blocks.sum_columns, piece.planes, piece.fresh
+    sweep(tiles, sums, pitch, pitch, channels, rows, taps, 1, gap, panel, offsets, planes, size, fresh)
 
 
 @njit()
-def sweep(tiles: Array, sums: Array, weight: Array, panel: Array, offsets: Array, piece: Piece, window: Window) -> None:
-    """Some channels' tiles, the wide one and the one of a vector, from the first pixel to the last."""
-    steps, size, gap = len(offsets), window.plane_size, window.taps - len(offsets)
-    planes, fresh = piece.planes, piece.fresh
-    weight_pitch, pitch, lanes = weight.strides[0] // weight.itemsize, sums.shape[1], vector_lanes(sums)
-    p = 0
-    while p < pitch:
-        wide = p + VECTORS * lanes <= pitch
-        address, source, target = tiles[0 if wide else 1], panel[p:], sums[0, p:]
-        call_tile(
-            address, weight, weight_pitch, 0, source, offsets, steps, planes, size, 1, gap, target, pitch, fresh, 0, 0,
-            panel, 0, 0,
-        )  # fmt: skip
-        p += VECTORS * lanes if wide else lanes
+def sweep(
+    tiles: Array,
+    sums: Array,
+    pitch: int,
+    width: int,
+    channels: int,
+    weight: Array,
+    channel_step: int,
+    tap_step: int,
+    gap: int,
+    panel: Array,
+    offsets: Array,
+    planes: int,
+    plane_size: int,
+    fresh: int,
+) -> None:
+    """sums[c * pitch + p] += weight[c * channel_step + t * tap_step] * panel[offsets[t] + p] for whole vectors of p, as
+    many as are in `width`; of further planes, the weights lie `gap` behind the last tap's.
+
+    The tiles of most channels and of the wide row of vectors come first.
+    """
+    lanes = vector_lanes(sums)
+    c = 0
+    while c < channels:
+        left = channels - c
+        kind = 0 if left >= CHANNELS else 1 if left >= FEW_CHANNELS else 2
+        p = 0
+        while p < width:
+            wide = p + VECTORS * lanes <= width
+            call_tile(
+                tiles[2 * kind + (0 if wide else 1)],
+                weight[c * channel_step :],
+                channel_step,
+                0,
+                panel[p:],
+                offsets,
+                len(offsets),
+                planes,
+                plane_size,
+                tap_step,
+                gap,
+                sums[c * pitch + p :],
+                pitch,
+                fresh,
+                0,
+                0,
+                weight,
+                0,
+                0,
+            )
+            p += VECTORS * lanes if wide else lanes
+        c += CHANNELS if kind == 0 else FEW_CHANNELS if kind == 1 else 1
 
 
 @njit()
 def can_finish(out: Array, tables: Tables, window: Window) -> bool:
     """Whether tiles write to the output themselves: the block has finishing ones, and the window holds all planes."""
-    finishing = len(tables.tiles) > len(EXTENTS) and out.strides[2] == out.itemsize
+    finishing = len(tables.tiles) > len(EXTENTS) and out.strides[4] == out.itemsize
     return finishing and window.planes >= window.total_planes
 
 
@@ -176,76 +206,85 @@ def finish(
     out: Array,
     weight: Array,
     bias: Array,
+    n: int,
     channel: int,
+    channels: int,
     panel: Array,
+    od: int,
     oh: int,
     ow: int,
     tables: Tables,
     window: Window,
     blocks: Blocks,
 ) -> None:
-    """out[co, oh:, ow:] = the block's sums, with bias and activation, by tiles that take a part of one row each.
-
-    Channels begin at number `channel` of the weights.
+    """out[n, channel:, od, oh:, ow:] = the block's sums, with bias and activation, by tiles that take a part of one row
+    each.
     """
-    columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
-    lanes, taps, apart = vector_lanes(out), window.taps, out.strides[0] // out.itemsize
-    c = 0
-    while c < len(out):
-        left = len(out) - c
-        kind = 0 if left >= CHANNELS else 1 if left >= FEW_CHANNELS else 2
-        tiles, row_weights, shifts = (
-            tables.tiles[len(EXTENTS) + 2 * kind :],
-            weight[channel + c :, 0:],
-            bias[channel + c :],
-        )
+    columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
+    lanes, taps, apart = vector_lanes(out), window.total_planes * window.taps, out.strides[1] // out.itemsize
+    tiles, end = tables.tiles[len(EXTENTS) :], channel + channels
+    while channel < end:
+        kind = 0 if end - channel >= CHANNELS else 1 if end - channel >= FEW_CHANNELS else 2
         for row in range(rows):
-            line, target = panel[row * window.pitch :], out[c, oh + row, ow:]
             p = 0
             while p < columns:
                 wide = p + (VECTORS - 1) * lanes < columns
                 call_tile(
-                    tiles[0 if wide else 1],
-                    row_weights,
-                    weight.shape[1],
-                    0,
-                    line[p:],
-                    tables.offsets,
+                    tiles[2 * kind + (0 if wide else 1)],
+                    weight[channel * taps :],
                     taps,
+                    0,
+                    panel[row * window.pitch + p :],
+                    tables.offsets,
+                    window.taps,
                     window.total_planes,
                     window.plane_size,
                     1,
                     0,
-                    target[p:],
+                    out[n, channel, od, oh + row, ow + p :],
                     apart,
                     1,
                     0,
                     0,
-                    shifts,
+                    bias[channel:],
                     blocks.relu,
                     columns - p,
                 )
                 p += VECTORS * lanes if wide else lanes
-        c += CHANNELS if kind == 0 else FEW_CHANNELS if kind == 1 else 1
+        channel += CHANNELS if kind == 0 else FEW_CHANNELS if kind == 1 else 1
 
 
 @njit()
-def store(out: Array, sums: Array, bias: Array, oh: int, ow: int, window: Window, blocks: Blocks) -> None:
-    """out[co, oh:, ow:] = the block's sums, transposed for channels last, with bias and activation."""
-    columns, rows = min(window.block_columns, out.shape[2] - ow), min(window.block_rows, out.shape[1] - oh)
-    if out.strides[0] == out.itemsize:
-        lanes, pitch, apart = vector_lanes(out), sums.shape[1], out.strides[2] // out.itemsize
+def store(
+    out: Array,
+    sums: Array,
+    bias: Array,
+    n: int,
+    channel: int,
+    channels: int,
+    od: int,
+    oh: int,
+    ow: int,
+    window: Window,
+    blocks: Blocks,
+) -> None:
+    """out[n, channel:, od, oh:, ow:] = the block's sums, transposed for channels last, with bias and activation."""
+    columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
+    pitch = blocks.sum_columns
+    if not contiguous(out) and out.strides[1] == out.itemsize:
+        lanes, apart = vector_lanes(out), out.strides[4] // out.itemsize
         for row in range(rows):
             for j in range(0, columns, lanes):
                 pixels = min(lanes, columns - j)
-                for first in range(0, len(out), lanes):
-                    square, place = sums[first, row * window.pitch + j :], out[first, oh + row, ow + j :]
-                    channels = min(lanes, len(out) - first)
-                    transpose_finish(PER_ROW, square, pitch, place, apart, channels, pixels, bias[first:], blocks.relu)
+                for first in range(0, channels, lanes):
+                    square, shifts = sums[first * pitch + row * window.pitch + j :], bias[channel + first :]
+                    place = out[n, channel + first, od, oh + row, ow + j :]
+                    count = min(lanes, channels - first)
+                    transpose_finish(PER_ROW, square, pitch, place, apart, count, pixels, shifts, blocks.relu)
         return
-    for channel in range(len(out)):
+    for c in range(channels):
         # The same row of the next channel lies far off, where no hardware looks ahead.
-        ahead = out.strides[0] // out.itemsize if channel + 1 < len(out) else 0
+        ahead = out.strides[1] // out.itemsize if c + 1 < channels else 0
         for row in range(rows):
-            source, target = sums[channel, row * window.pitch :], out[channel, oh + row, ow:]
-            copy_finish(source, target, columns, bias[channel], blocks.relu, ahead)
+            source, target = sums[c * pitch + row * window.pitch :], out[n, channel + c, od, oh + row, ow:]
+            copy_finish(source, target, columns, bias[channel + c], blocks.relu, ahead)

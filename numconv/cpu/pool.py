@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..jit import njit, to_fields
+from ..jit import njit
 from ..method import Array
+from .simd.fields import record
 from .simd.shares import Share, kernel, portion
 
 
 class Pool(NamedTuple):
     """The integers of a launch; axes are padded to three on the left. channels: those of a pixel, one where each has
-    planes of its own. mean and located are flags.
+    planes of its own. mean and located are flags. interior: for each window column, the first and the end of the output
+    columns at which it meets the input.
     """
 
     kernel_d: int
@@ -37,9 +39,7 @@ class Pool(NamedTuple):
     channels: int
     mean: int
     located: int
-
-
-POOL_FIELDS = len(Pool._fields)
+    interior: Array
 
 
 @kernel
@@ -50,16 +50,14 @@ def pool(
     places: Array,
     start: Array,
     counts: tuple[Array, ...],
-    interior: Array,
     integers: Array,
 ) -> None:
     """The rows of one share: out (planes, od, oh, ow * channels) from x (planes, d, h, w * channels).
 
     Places, of out's shape, where located: the index in its channel's plane of each maximum. Start (1,): what no element
-    leaves. Counts, of each axis by output index: the factors of what a sum is divided by. Interior (kw, 2): the output
-    columns, from the first to the end, at which a window column meets the input.
+    leaves. Counts, of each axis by output index: the factors of what a sum is divided by.
     """
-    pool = Pool(*to_fields(integers, POOL_FIELDS))
+    pool = record(Pool, integers, 0)
     channels = pool.channels
     width = x.shape[3] // max(1, channels)
     whole = channels == 1 or (pool.stride_w == 1 and not pool.located)
@@ -80,7 +78,7 @@ def pool(
                 if h < 0 or h >= x.shape[2]:
                     continue
                 for kw in range(pool.kernel_w):
-                    low, high = interior[kw]
+                    low, high = pool.interior[2 * kw], pool.interior[2 * kw + 1]
                     if low < high:
                         column = low * pool.stride_w + kw * pool.dilation_w - pool.before_w
                         source, target = x[plane, d, h, column * channels :], row[low * channels : high * channels]

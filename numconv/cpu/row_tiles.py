@@ -16,6 +16,8 @@ from .simd.rows import call_rows, rows_tile
 # weight in 32 registers. In 16 there is room for half as many vectors.
 HEIGHTS = (5, 3, 1)
 VECTORS = 4 if WIDE else 2
+# Addresses of `tiles`.
+TILES = 3 * len(HEIGHTS)
 # Cycles until a multiply-add has its sum.
 LATENCY = 3.5
 

@@ -42,5 +42,4 @@ def segment_start(tap: int, window: Window) -> int:
 def flush(sums: Array, totals: Array) -> None:
     """Add the accumulators of a segment to the totals."""
     for i in range(len(sums)):
-        for j in range(sums.shape[1]):
-            totals[i, j] += sums[i, j]
+        totals[i] += sums[i]

@@ -31,7 +31,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..accuracy import summed_bound, summed_expected
-from ..jit import to_fields
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
@@ -39,7 +38,8 @@ from ..rank_one import factors, kernels
 from . import channel_lanes
 from .blocks import Blocks, blocks, locate, take, tasks
 from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
-from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
+from .row_tiles import HEIGHTS, TILES, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
+from .simd.fields import packed, record
 from .simd.shares import Share, kernel
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
@@ -80,9 +80,6 @@ class Passes(NamedTuple):
     pitch: int
     planes_at: int
     rows_at: int
-
-
-WINDOW_FIELDS, BLOCKS_FIELDS, PASSES_FIELDS = len(Window._fields), len(Blocks._fields), len(Passes._fields)
 
 
 def why_not(problem: Problem, machine: Machine) -> str | None:
@@ -156,25 +153,30 @@ def run(
         prepared.bias,
         three_axes(out, problem.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
-        *_launch(problem, machine),
+        _launch(problem, machine),
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, machine: Machine) -> tuple[Tables, Array, Array, Array]:
-    """The window's tables; the offsets of the kernel's columns and, behind them, of its planes; the tiles of the passes
-    over rows, columns and planes; the integers.
+def _launch(problem: Problem, machine: Machine) -> Array:
+    """What `correlate` is told of a Problem. The tables have the offsets of the kernel's columns and, behind them, of
+    its planes, and the tiles of the passes over rows, columns and planes.
     """
     rows, columns = block = _block(problem, machine)
     geometry, tables = _window(problem, machine, block)
-    split = blocks(problem, rows, columns, _multiplier(problem), 1, 1, 1, 0, 0, False)
+    split = blocks(problem, rows, columns, _multiplier(problem))
     passes = _passes(problem, machine, block)
     widths = (columns, problem.out_spatial[-1] % columns or columns)
     dtype, planes = problem.accumulator, range(0, passes.kernel_d * geometry.plane_size, geometry.plane_size)
     offsets = np.concatenate([tables.offsets[: passes.kernel_w], np.array(planes)])
-    over_planes = tiles(dtype, (geometry.plane_size,), 1) if passes.kernel_d > 1 else np.zeros(9, np.int64)
-    addresses = np.stack([tiles(dtype, widths, 1), tiles(dtype, widths, passes.tile_rows), over_planes])
-    return tables, offsets, addresses, np.array(geometry + split + passes)
+    over_planes = tiles(dtype, (geometry.plane_size,), 1) if passes.kernel_d > 1 else np.zeros(TILES, np.int64)
+    addresses = np.concatenate([tiles(dtype, widths, 1), tiles(dtype, widths, passes.tile_rows), over_planes])
+    sweeps = (
+        Sweep(1, passes.kernel_w, 1, 1, 1, 0, 0, 0, 0, 0, 0),
+        Sweep(passes.kernel_h, 1, passes.dilation_h, passes.tile_rows, passes.apart, 0, 0, 0, 0, 0, 0),
+        Sweep(1, passes.kernel_d, 1, 1, 1, 0, 0, 0, 0, 0, 0),
+    )
+    return packed(geometry, split, tables._replace(offsets=offsets, tiles=addresses), passes, *sweeps)
 
 
 def _multiplier(problem: Problem) -> int:
@@ -259,21 +261,20 @@ def correlate(
     bias: Array,
     out: Array,
     scratch: Array,
-    tables: Tables,
-    offsets: Array,
-    addresses: Array,
     integers: Array,
 ) -> None:
     """The tasks of one share, and then what is left of the others: x (n, groups, d, h, w), out (n, groups*co, od, oh,
     ow), scratch (shares, ...).
     """
-    window = Window(*to_fields(integers, WINDOW_FIELDS))
-    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
-    passes = Passes(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], PASSES_FIELDS))
+    window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
+    passes = record(Passes, integers, 3)
+    along_rows, down_columns, over_planes = (
+        record(Sweep, integers, 4),
+        record(Sweep, integers, 5),
+        record(Sweep, integers, 6),
+    )
+    offsets, addresses = tables.offsets, tables.tiles
     kernel_d, kernel_h, kernel_w, pitch = passes.kernel_d, passes.kernel_h, passes.kernel_w, passes.pitch
-    over_planes = Sweep(1, kernel_d, 1, 1, 1, 0, 0, 0, 0, 0, 0)
-    along_rows = Sweep(1, kernel_w, 1, 1, 1, 0, 0, 0, 0, 0, 0)
-    down_columns = Sweep(kernel_h, 1, passes.dilation_h, passes.tile_rows, passes.apart, 0, 0, 0, 0, 0, 0)
     zero = out.dtype.type(0)
     own = scratch[share.number]
     filled, sums = own[: passes.planes_at], own[passes.rows_at :]
@@ -292,11 +293,13 @@ def correlate(
             if kernel_d > 1:
                 plane, apart = weight[channel, kernel_w + kernel_h :], offsets[kernel_w:]
                 places = Places(0, 0, 0, 0, 1, window.plane_size, 0, 0)
-                correlate_rows(flat, filled, plane, zero, places, 0, apart, addresses[2], over_planes)
+                correlate_rows(flat, filled, plane, zero, places, 0, apart, addresses[2 * TILES :], over_planes)
             places = Places(0, window.pitch, window.pitch, 0, met, columns, pitch, 0)
-            correlate_rows(sums, flat, row, zero, places, 0, offsets[:kernel_w], addresses[0], along_rows)
+            correlate_rows(sums, flat, row, zero, places, 0, offsets[:kernel_w], addresses, along_rows)
             start = (((n * out.shape[1] + channel) * out.shape[2] + od) * height + oh) * width + ow
             places = Places(0, pitch, passes.stride_h * pitch, start, rows, columns, width, 0)
             shift = bias[channel]
-            correlate_rows(results, sums, column, shift, places, blocks.relu, offsets[:1], addresses[1], down_columns)
+            correlate_rows(
+                results, sums, column, shift, places, blocks.relu, offsets[:1], addresses[TILES:], down_columns
+            )
         task, end_task = take(share, 1, len(out), blocks)

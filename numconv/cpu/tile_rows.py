@@ -11,13 +11,12 @@ import itertools
 import math
 from typing import NamedTuple
 
-import numpy as np
-
-from ..jit import njit, to_fields
+from ..jit import njit
 from ..method import Array
 from ..problem import Problem
 from .operands import three
 from .overlap import Tiling
+from .simd.fields import packed, record
 
 
 class Rows(NamedTuple):
@@ -41,13 +40,10 @@ class Rows(NamedTuple):
     end_column: int
 
 
-ROWS_FIELDS = len(Rows._fields)
-
-
 @functools.lru_cache(maxsize=1024)
 def tile_rows(problem: Problem, tiling: Tiling, shape: tuple[int, ...], writes: bool) -> Array:
     """The Rows by which an array of transforms (transforms, *axes without one, groups, channels, *axes with one) is
-    filled, or those of its outputs, as integers. A transform has all inputs, and so as many sums.
+    filled, or those of its outputs, packed. A transform has all inputs, and so as many sums.
     """
     stride = three(problem, "stride")
     steps = [step if (axis in tiling.axes) == writes else 1 for axis, step in enumerate(stride)]
@@ -58,7 +54,7 @@ def tile_rows(problem: Problem, tiling: Tiling, shape: tuple[int, ...], writes: 
     pitches = [math.prod(shape[place + 1 :]) * tiling.parts for place in (groups, groups + 1, *places)]
     first_column, sizes = three(problem, "padding", (0, 0))[2][0], tiling.outputs if writes else tiling.lengths
     end_column = first_column + three(problem, "spatial")[2]
-    return np.array([*pitches, *sizes, *steps, first_column, end_column])
+    return packed(Rows._make((*pitches, *sizes, *steps, first_column, end_column)))
 
 
 @njit()
@@ -78,7 +74,7 @@ def read(
     planes, lines and columns: the input index of each padded index, or -1. Behind the padded input's end lies padding,
     which no output needs. buffer (parts, width): a row of each; a part without a tile is zeros.
     """
-    rows = Rows(*to_fields(integers, ROWS_FIELDS))
+    rows = record(Rows, integers, 0)
     buffer[len(corners) :] = 0
     for group in range(x.shape[0]):
         for channel in range(x.shape[1]):
@@ -145,7 +141,7 @@ def write(out: Array, room: Array, corners: Array, bias: Array, buffer: Array, i
     of each on (tiles, 3). Here a tile's planes, rows and columns are outputs, and steps are numbers from one to the
     next. buffer (parts, width) is for a row of each. Returns whether none is NaN or inf.
     """
-    rows, finite = Rows(*to_fields(integers, ROWS_FIELDS)), True
+    rows, finite = record(Rows, integers, 0), True
     for group in range(out.shape[0]):
         for channel in range(out.shape[1]):
             shift = bias[group, channel]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accuracy import direct_bound, direct_expected
-from ..jit import njit, to_fields
+from ..jit import njit
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
@@ -28,6 +28,7 @@ from . import channel_tiles, pixel_tiles
 from .blocks import Blocks, blocks, locate, share_costs, take, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
+from .simd.fields import packed, record
 from .simd.shares import Share, kernel
 from .window import WINDOW_BYTES, Ahead, Tables, Window, copy_cycles, fill, pitch, read_by, window
 
@@ -56,8 +57,9 @@ class Choice(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """weight: (groups * co, taps) for pixel tiles, packed for channel tiles; bias: (groups * co,); finite: all weights
-    are, as far as it is known; shape: of the tiles that they are prepared for, whatever the threads of a later call.
+    """weight: (groups * co * taps,) for pixel tiles, (1, ...), packed, for channel tiles; bias: (groups * co,); finite:
+    all weights are, as far as it is known; shape: of the tiles that they are prepared for, whatever the threads of a
+    later call.
     """
 
     weight: Array
@@ -66,7 +68,6 @@ class Prepared(NamedTuple):
     shape: str
 
 
-WINDOW_FIELDS, BLOCKS_FIELDS = len(Window._fields), len(Blocks._fields)
 error_bound, expected_error = direct_bound, direct_expected
 
 
@@ -93,22 +94,24 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
     shape = _shape(problem, machine)
     if shape != "channels":
-        rows = weight.astype(problem.accumulator, order="C", copy=False).reshape(problem.out_channels, problem.taps)
-        return Prepared(rows, biases(problem, bias), False, shape)
+        plain = weight.astype(problem.accumulator, order="C", copy=False).reshape(-1)
+        return Prepared(plain, biases(problem, bias), False, shape)
     # Tiles read whole vectors, so there is room behind the last weight.
-    packed = np.empty(math.prod(weight.shape) + machine.lanes(problem.accumulator), problem.accumulator)
+    blocked = np.empty(math.prod(weight.shape) + machine.lanes(problem.accumulator), problem.accumulator)
     rows = _weight_rows(problem, weight)
     finite = np.empty((problem.groups, -(-rows.shape[1] // channel_tiles.unit(machine, problem))), np.bool_)
-    channel_tiles.pack(machine.threads, rows, packed, finite)
-    return Prepared(packed, biases(problem, bias), bool(finite.all()), shape)
+    channel_tiles.pack(machine.threads, rows, blocked, finite)
+    return Prepared(blocked[None], biases(problem, bias), bool(finite.all()), shape)
 
 
 def _weight_rows(problem: Problem, weight: Array) -> Array:
-    """Weights to pack, (groups, channels, ci, kd, kh, kw), where they lie: the taps in a row, if they are one."""
+    """Weights to pack, (groups, channels, ci, taps), where they lie, if their taps are a row: all of them, if it is one
+    row.
+    """
     weight = weight.astype(problem.accumulator, copy=False)
-    channels, missing = problem.out_channels // problem.groups, (1,) * (3 - problem.rank)
-    taps = (1, 1, 1, problem.taps) if weight.flags.c_contiguous else (weight.shape[1], *missing, *problem.kernel)
-    return weight.reshape(problem.groups, channels, *taps)
+    channels = problem.out_channels // problem.groups
+    inputs = 1 if weight.flags.c_contiguous else weight.shape[1]
+    return weight.reshape(problem.groups, channels, inputs, problem.taps // max(1, inputs))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -139,18 +142,18 @@ def run(
         prepared.bias,
         three_axes(out, flat.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
-        *_launch(problem, machine, prepared.shape, prepared.finite),
+        _launch(problem, machine, prepared.shape, prepared.finite),
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> tuple[Tables, Array]:
-    """The Tables, and the integers of Window and Blocks in one array: tuples cost each call 0.1 us a field."""
+def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> Array:
+    """What `correlate` is told of a Problem."""
     choice = _choose(problem, machine, shape)
     tiles, problem = SHAPES[shape], _flat(problem)
     geometry, tables = _window(problem, machine, choice)
     tables = tables._replace(tiles=tiles.tiles(problem, choice.rows, choice.columns, choice.channels))
-    return tables, np.array(geometry + _split(problem, machine, choice, finite))
+    return packed(geometry, _split(problem, machine, choice, finite), tables)
 
 
 def _window(problem: Problem, machine: Machine, choice: Choice) -> tuple[Window, Tables]:
@@ -243,24 +246,21 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
 
 
 @kernel
-def correlate(
-    share: Share, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, tables: Tables, integers: Array
-) -> None:
+def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, integers: Array) -> None:
     """The tasks of one share, and then what is left of the others: x (n, c, d, h, w), out (n, groups*co, od, oh, ow),
     scratch (shares, ...).
     """
-    window = Window(*to_fields(integers, WINDOW_FIELDS))
-    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
+    window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
     group_channels = out.shape[1] // blocks.groups
     task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, first, od, oh, ow = locate(task, window, blocks)
-        end = min(first + blocks.channels, group_channels)
-        image = x[n, group * (x.shape[1] // blocks.groups) :]
-        channel, end_channel = group * group_channels + first, group * group_channels + end
-        target, own = out[n, channel:end_channel, od], scratch[share.number]
+        image, own = x[n, group * (x.shape[1] // blocks.groups) :], scratch[share.number]
         following = look_ahead(task + 1, x, tables, window, blocks)
-        correlate_block(image, weight, bias, target, channel, od, oh, ow, own, tables, window, blocks, following)
+        channel, channels = group * group_channels + first, min(blocks.channels, group_channels - first)
+        correlate_block(
+            image, weight, bias, out, n, channel, channels, od, oh, ow, own, tables, window, blocks, following
+        )
         task, end_task = take(share, 1, len(out), blocks)
 
 
@@ -279,7 +279,9 @@ def correlate_block(
     weight: Array,
     bias: Array,
     out: Array,
+    n: int,
     channel: int,
+    channels: int,
     od: int,
     oh: int,
     ow: int,
@@ -289,21 +291,20 @@ def correlate_block(
     blocks: Blocks,
     ahead: Ahead,
 ) -> None:
-    """The block of out (co, oh, ow) at (channel, od, oh, ow), from x (c, d, h, w)."""
-    rows = -(-len(out) // blocks.unit) * blocks.sum_rows
-    size, taps = rows * blocks.sum_columns, window.total_planes * window.taps
-    sums = scratch[:size].reshape(rows, blocks.sum_columns)
+    """The block of out at (n, channel, od, oh, ow) with so many channels, from x (c, d, h, w)."""
+    size, taps = -(-channels // blocks.unit) * blocks.sum_rows * blocks.sum_columns, window.total_planes * window.taps
+    sums = scratch[:size]
     # A single segment needs no totals beside its sums.
     single = taps <= min(window.period, window.segment)
-    totals = sums if single else scratch[size : 2 * size].reshape(rows, blocks.sum_columns)
+    totals = sums if single else scratch[size : 2 * size]
     panel = scratch[size if single else 2 * size :]
     if not single or taps == 0:
         totals[:] = 0
     for plane in range(0, window.total_planes, window.planes):
         planes = min(window.planes, window.total_planes - plane)
         fill(panel, x, plane, planes, od, oh, ow, tables, window)
-        if weight.ndim == 2 and pixel_tiles.can_finish(out, tables, window):
-            pixel_tiles.finish(out, weight, bias, channel, panel, oh, ow, tables, window, blocks)
+        if weight.ndim == 1 and pixel_tiles.can_finish(out, tables, window):
+            pixel_tiles.finish(out, weight, bias, n, channel, channels, panel, od, oh, ow, tables, window, blocks)
             return
         tap, end_tap = plane * window.taps, (plane + planes) * window.taps
         while tap < end_tap:
@@ -314,20 +315,20 @@ def correlate_block(
             end = window.taps if count else min(window.taps, first + limit - tap)
             source, start = panel[inside * window.plane_size :], tap - first
             count = max(count, 1)
-            fresh = int(tap == segment_start(tap, window))
+            fresh = 1 if tap == segment_start(tap, window) else 0
             if window.taps == 1:
                 # A plane of one tap is a step: the tiles' inner loop runs over planes.
                 end, count = count, 1
             piece = Piece(start, first, end, count, fresh, oh)
             # The weights' layout, known at compile time, tells which tiles.
-            if weight.ndim == 2:
-                pixel_tiles.accumulate(sums, weight, channel, len(out), source, piece, tables, window, blocks)
+            if weight.ndim == 1:
+                pixel_tiles.accumulate(sums, weight, channel, channels, source, piece, tables, window, blocks)
             else:
-                channel_tiles.accumulate(sums, weight, channel, len(out), source, piece, tables, window, blocks, ahead)
+                channel_tiles.accumulate(sums, weight, channel, channels, source, piece, tables, window, blocks, ahead)
             tap = start + (count - 1) * window.taps + end
-            if not single and tap in (limit, taps):
+            if not single and tap == min(limit, taps):
                 flush(sums, totals)
-    if weight.ndim == 2:
-        pixel_tiles.store(out, totals, bias[channel:], oh, ow, window, blocks)
+    if weight.ndim == 1:
+        pixel_tiles.store(out, totals, bias, n, channel, channels, od, oh, ow, window, blocks)
     else:
-        channel_tiles.store(out, totals, bias[channel:], oh, ow, window, blocks)
+        channel_tiles.store(out, totals, bias, n, channel, channels, od, oh, ow, window, blocks)

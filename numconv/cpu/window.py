@@ -22,7 +22,7 @@ from ..method import Array
 from ..problem import Problem
 from .operands import padded_axes, three
 from .simd.copies import copy_rows, transpose_rows
-from .simd.ir import floats_alike, vectors_fit
+from .simd.ir import address_of, contiguous, floats_alike, vectors_fit
 
 # The distance of neighbours in a row that is copied, as the length of a tuple: known at compile time.
 ONE = (0,)
@@ -72,7 +72,7 @@ class Tables(NamedTuple):
     """offsets: [tap of a plane] in the window, or [plane] where a plane has one tap; the phases in use; the input
     index of each padded index, or -1; for each padded row, how many rows from it on lie evenly in the input or in the
     padding; for each output row, the first tap that meets the input and the tap behind the last; the value of constant
-    padding, in the dtype of the sums; tiles by address.
+    padding; tiles by address.
     """
 
     offsets: Array
@@ -84,7 +84,7 @@ class Tables(NamedTuple):
     row_runs: Array
     first_tap: Array
     end_tap: Array
-    padding: Array
+    padding: float
     tiles: Array
 
 
@@ -222,7 +222,7 @@ def window(
         width,
         _runs(height, row_axis.copy_step),
         *_tap_ranges(problem),
-        padding=np.array([problem.padding_value], problem.accumulator),
+        padding=float(problem.padding_value.real),
         tiles=np.zeros(0, np.int64),
     )
     return geometry, tables
@@ -301,7 +301,7 @@ def read_by(x: Array, od: int, oh: int, ow: int, tables: Tables, window: Window)
     plain = x.strides[3] == x.itemsize and window.kernel_d == 1
     # The first line may begin before the first column.
     lines = -(-max(columns, 0) * x.itemsize // LINE_BYTES) + 1
-    address = int(np.intp(x[:, d, h:, w:].ctypes.data))
+    address = address_of(x) + d * x.strides[1] + h * x.strides[2] + w * x.strides[3]
     return Ahead(address, x.strides[2], x.strides[0], rows if plain else 0, lines)
 
 
@@ -334,15 +334,15 @@ def fill_rows(
     # A slice of one row alone: of a contiguous array, the compiler knows that it is contiguous.
     source = x[ci, d, h, min(max(first, 0), x.shape[3]) :]
     row_pitch, plane_pitch = x.strides[2] // x.itemsize * window.row_copy_step, x.strides[0] // x.itemsize
-    if vectors_fit(target, source) and step == 1:
+    if vectors_fit(target, x) and step == 1:
         copy_rows(
             ONE, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, plane_pitch
         )
-    elif vectors_fit(target, source) and step == 2:
+    elif vectors_fit(target, x) and step == 2:
         copy_rows(
             TWO, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, plane_pitch
         )
-    elif floats_alike(target, source) and planes >= LEAST_PLANES and channels_are_neighbours(x):
+    elif not contiguous(x) and floats_alike(target, x) and planes >= LEAST_PLANES and channels_are_neighbours(x):
         apart = x.strides[3] // x.itemsize * step
         transpose_rows(target, window.pitch, size, window.columns, source, row_pitch, apart, rows, low, high, planes)
     else:
@@ -366,7 +366,7 @@ def fill_rows(
             if padding:
                 for row in range(rows):
                     at = plane * size + row * window.pitch
-                    target[at : at + window.columns] = tables.padding[0]
+                    target[at : at + window.columns] = tables.padding
             else:
                 fill_sides(target[plane * size :], x[ci + plane, d], h, rows, low, high, width, tables, window)
 
@@ -390,4 +390,4 @@ def fill_sides(
                 if width[j] >= 0:
                     line[j] = source[width[j]]
                 else:
-                    line[j] = tables.padding[0]
+                    line[j] = tables.padding

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..jit import njit, to_fields
+from ..jit import njit
 from ..method import Array
 from .blocks import Blocks, locate, take
-from .pixel_tiles import CHANNELS, FEW_CHANNELS, PER_ROW, VECTORS
+from .pixel_tiles import CHANNELS, PER_ROW, VECTORS, sweep
 from .simd.copies import copy_finish, transpose_finish
+from .simd.fields import record
 from .simd.ir import vector_lanes
 from .simd.shares import Share, kernel, portion
-from .simd.tiles import call_tile
 from .simd.winograd import call_transform
 from .window import Tables, Window, fill
 
@@ -22,7 +22,8 @@ class Squares(NamedTuple):
     outputs: of a tile, in each direction, and extent: of its transform. columns: tiles in a row of a block; pitch: from
     one row of tiles to the next among transformed ones, and rows: of tiles in one vector. places: for transformed tiles
     of a plane. tile_step and sum_step: from one element of the transforms to the next. buffer: of an input transform.
-    together: output channels that are stored together, one, or, where they lie last, a unit.
+    together: output channels that are stored together, one, or, where they lie last, a unit. starts: in the window, of
+    what a vector of tiles is made from.
     """
 
     outputs: int
@@ -35,9 +36,9 @@ class Squares(NamedTuple):
     sum_step: int
     buffer: int
     together: int
+    starts: Array
 
 
-WINDOW_FIELDS, BLOCKS_FIELDS, SQUARES_FIELDS = len(Window._fields), len(Blocks._fields), len(Squares._fields)
 # Output channels that are summed and transformed back together: whose weights lie together.
 UNIT = CHANNELS
 WIDTH = VECTORS
@@ -54,17 +55,13 @@ def correlate(
     out: Array,
     flags: Array,
     scratch: Array,
-    offsets: Array,
-    tables: Tables,
     integers: Array,
 ) -> None:
     """The tasks of one share, and then what is left of the others: x (n, c, d, h, w), weight (extent**2, groups*co,
-    planes), out (n, groups*co, od, oh, ow), flags (n, od, rows, columns of tiles), scratch (shares, ...), offsets of
-    what a vector of tiles is made from.
+    planes), out (n, groups*co, od, oh, ow), flags (n, od, rows, columns of tiles), scratch (shares, ...).
     """
-    window = Window(*to_fields(integers, WINDOW_FIELDS))
-    blocks = Blocks(*to_fields(integers[WINDOW_FIELDS:], BLOCKS_FIELDS))
-    squares = Squares(*to_fields(integers[WINDOW_FIELDS + BLOCKS_FIELDS :], SQUARES_FIELDS))
+    window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
+    squares = record(Squares, integers, 3)
     group_channels = out.shape[1] // blocks.groups
     task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
@@ -74,7 +71,7 @@ def correlate(
         low, high = group * group_channels + first, group * group_channels + end
         own = scratch[share.number]
         correlate_block(
-            image, weight, low, bias, out[n, low:high, od], flags[n, od], od, oh, ow, own, offsets, tables, window,
+            image, weight, low, bias, out[n, low:high, od], flags[n, od], od, oh, ow, own, tables, window,
             blocks, squares,
         )  # fmt: skip
         task, end_task = take(share, 1, len(out), blocks)
@@ -92,14 +89,13 @@ def correlate_block(
     oh: int,
     ow: int,
     scratch: Array,
-    offsets: Array,
     tables: Tables,
     window: Window,
     blocks: Blocks,
     squares: Squares,
 ) -> None:
     """The block of out (co, oh, ow) at row oh and column ow, from x (c, d, h, w)."""
-    outputs, places = squares.outputs, squares.places
+    outputs, places, depth = squares.outputs, squares.places, window.total_planes
     rows = -(-min(window.block_rows, out.shape[1] - oh) // outputs)
     lanes = vector_lanes(scratch)
     count = -(-((rows - 1) * squares.pitch + squares.columns) // lanes)
@@ -116,11 +112,17 @@ def correlate_block(
     for plane in range(0, window.total_planes, window.planes):
         planes = min(window.planes, window.total_planes - plane)
         fill(panel, x, plane, planes, od, oh, ow, tables, window)
-        transform_inputs(panel, tiles, buffer, plane, planes, rows, offsets, tables, window, squares)
+        transform_inputs(panel, tiles, buffer, plane, planes, rows, tables, window, squares)
     for first in range(0, len(out), UNIT):
         channels = min(UNIT, len(out) - first)
-        place = (channel + first) * elements * window.total_planes
-        multiply(weight[place:], channels, tiles, sums, count, tables, window, squares)
+        place = (channel + first) * elements * depth
+        for f in range(elements):
+            source, target = tiles[f * squares.tile_step :], sums[f * squares.sum_step :]
+            factors = weight[place + f * channels * depth :]
+            sweep(
+                tables.tiles, target, places, count * lanes, channels, factors, 1, channels, 0, source, tables.offsets,
+                1, 0, 1,
+            )  # fmt: skip
         for co in range(channels):
             into = results[co % squares.together * apart :]
             call_transform(
@@ -146,7 +148,6 @@ def transform_inputs(
     plane: int,
     planes: int,
     rows: int,
-    offsets: Array,
     tables: Tables,
     window: Window,
     squares: Squares,
@@ -161,62 +162,10 @@ def transform_inputs(
             call_transform(
                 tables.tiles[INPUT_TRANSFORM],
                 (
-                    source, window.plane_size, window.pitch, offsets, buffer, target, places,
+                    source, window.plane_size, window.pitch, squares.starts, buffer, target, places,
                     squares.tile_step, half, planes,
                 ),
             )  # fmt: skip
-
-
-@njit()
-def multiply(
-    weight: Array,
-    channels: int,
-    tiles: Array,
-    sums: Array,
-    count: int,
-    tables: Tables,
-    window: Window,
-    squares: Squares,
-) -> None:
-    """sums[f, co, p] = sum over planes of weight[f, plane, co] * tiles[f, plane, p], for `count` vectors of tiles and
-    the channels of one unit.
-    """
-    planes, places, lanes = window.total_planes, squares.places, vector_lanes(tiles)
-    for f in range(squares.extent * squares.extent):
-        rows, source, target = (
-            weight[f * channels * planes :],
-            tiles[f * squares.tile_step :],
-            sums[f * squares.sum_step :],
-        )
-        co = 0
-        while co < channels:
-            kind = 0 if channels == UNIT else 1 if channels - co >= FEW_CHANNELS else 2
-            vector = 0
-            while vector < count:
-                wide = vector + WIDTH <= count
-                call_tile(
-                    tables.tiles[2 * kind + (0 if wide else 1)],
-                    rows[co:],
-                    1,
-                    0,
-                    source[vector * lanes :],
-                    tables.offsets,
-                    planes,
-                    1,
-                    0,
-                    channels,
-                    0,
-                    target[co * places + vector * lanes :],
-                    places,
-                    1,
-                    0,
-                    0,
-                    rows,
-                    0,
-                    0,
-                )
-                vector += WIDTH if wide else 1
-            co += UNIT if kind == 0 else FEW_CHANNELS if kind == 1 else 1
 
 
 @njit()

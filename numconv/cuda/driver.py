@@ -12,7 +12,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ..jit import INLINED, cuda_options, package_stamp
+from ..cache import package_stamp
+from ..jit import INLINED, cuda_options
 
 EXTRA = "pip install 'numconv-numba[cuda]', or [cuda12] for a driver of CUDA 12"
 

@@ -10,6 +10,7 @@ import numba.extending
 from llvmlite import ir
 from numba.core import types
 
+from ...jit import TypeTest
 from ...machine import machine
 
 intrinsic: Callable[..., Any] = numba.extending.intrinsic
@@ -35,20 +36,39 @@ def vector_lanes(typing_context: Any, array: Any) -> Any:
     return types.intp(array), generate
 
 
-@intrinsic
-def vectors_fit(typing_context: Any, target: Any, source: Any) -> Any:
-    """Whether vectors can go from one array to the other, a constant: contiguous, of one floating-point dtype."""
-    fit = (
-        target.dtype == source.dtype and isinstance(target.dtype, types.Float) and target.layout == source.layout == "C"
-    )
-    return types.boolean(target, source), lambda context, builder, signature, args: BIT(int(fit))
+@TypeTest
+def floats_alike(target: Any, source: Any) -> bool:
+    """Whether two arrays are of one floating-point dtype."""
+    return bool(target.dtype == source.dtype) and isinstance(target.dtype, types.Float)
+
+
+@TypeTest
+def vectors_fit(target: Any, source: Any) -> bool:
+    """Whether vectors can go from one array to the other: contiguous, of one floating-point dtype."""
+    return bool(floats_alike.test(target, source) and target.layout == source.layout == "C")
+
+
+@TypeTest
+def contiguous(array: Any) -> bool:
+    """Whether an array is contiguous for certain."""
+    return bool(array.layout == "C")
+
+
+@TypeTest
+def is_complex(array: Any) -> bool:
+    """Whether an array's numbers are complex."""
+    return isinstance(array.dtype, types.Complex)
 
 
 @intrinsic
-def floats_alike(typing_context: Any, target: Any, source: Any) -> Any:
-    """Whether two arrays are of one floating-point dtype, a constant."""
-    alike = target.dtype == source.dtype and isinstance(target.dtype, types.Float)
-    return types.boolean(target, source), lambda context, builder, signature, args: BIT(int(alike))
+def address_of(typing_context: Any, array: Any) -> Any:
+    """Where an array begins."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (place,) = data(context, builder, signature.args, args)
+        return builder.ptrtoint(place, INT64)
+
+    return types.intp(array), generate
 
 
 def vector_type(dtype: Any) -> Any:

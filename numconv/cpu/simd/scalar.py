@@ -6,14 +6,7 @@ from typing import Any
 
 from numba.core import types
 
-from .ir import BIT, intrinsic
-
-
-@intrinsic
-def is_complex(typing_context: Any, array: Any) -> Any:
-    """Whether an array's numbers are complex, a constant."""
-    value = BIT(int(isinstance(array.dtype, types.Complex)))
-    return types.boolean(array), lambda context, builder, signature, args: value
+from .ir import intrinsic
 
 
 @intrinsic
