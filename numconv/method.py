@@ -46,6 +46,8 @@ class Method(Protocol):
     REPRODUCIBLE: bool
     # Whether it spends digits beyond those of sums in any order, so that "auto" takes it only where an rtol allows it.
     NEEDS_RTOL: bool
+    # Whether `out` may have its elements some steps apart on any spatial axis, as a phase of a Problem wants it.
+    STRIDED_OUT: bool
 
     def why_not(self, problem: Problem, machine: Machine) -> str | None:
         """A sentence when it refuses the Problem; None promises a correct result."""
@@ -80,6 +82,6 @@ class Method(Protocol):
         stream: object = None,
     ) -> None:
         """Fill `out`, bias and activation included. x has the Problem's shape and dtype in native byte order; `out` is
-        of the accumulator's dtype, C-contiguous once its axes are in the layout's order; scratch is bytes. Keeps no
-        state; safe from any number of threads.
+        of the accumulator's dtype, C-contiguous once its axes are in the layout's order (but see STRIDED_OUT); scratch
+        is bytes. Keeps no state; safe from any number of threads.
         """

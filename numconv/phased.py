@@ -1,27 +1,75 @@
 """Phased: what serves a Problem that no method takes as it is, with the contract of a method.
 
 Each phase (phases.py) goes through a method of its own, in the one order of summation of its own taps, bias and
-activation included. A single phase writes to the output; of several, each goes through scratch to its places.
+activation included. It writes to its places of the output where its method can; else the phases of a row go through
+scratch, from where they become whole rows of the output (cpu/interleave.py).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .machine import Machine
 from .method import Array, Method, Work
-from .phases import Box, Phase, boxes, sources
+from .phases import Box, Phase, Row, boxes, sources
 from .problem import Problem
 
 LINE = 64
 
 
+class Weave(NamedTuple):
+    """How the results of a row's phases become rows of the output: the bytes of scratch of each, and of all together;
+    the dtype of whose elements they are seen as; and, for `interleave`, the output's shape, the table and the fields of
+    Rows.
+    """
+
+    places: tuple[slice, ...]
+    bytes: int
+    unit: np.dtype[Any]
+    shape: tuple[int, ...]
+    table: Array
+    fields: tuple[int, ...]
+
+
+class Served(NamedTuple):
+    """A phase and its method, with that one's number; None where it has no taps."""
+
+    phase: Phase
+    method: Method | None
+    number: int
+
+
+class Part(NamedTuple):
+    """A row of a box: so many images at a time, its phases, and how their results become rows of the output, or None
+    where each is written to its places.
+    """
+
+    images: int
+    served: tuple[Served, ...]
+    weave: Weave | None
+
+
+class Room(NamedTuple):
+    """Bytes of scratch that the method of each phase takes, and where in scratch the phases' results lie, where the
+    largest box beside the middle, and where it ends.
+    """
+
+    sizes: tuple[int, ...]
+    phases: int
+    aside: int
+    total: int
+
+
 class Phased:
     """The methods of a Problem's phases, one for each that has taps."""
+
+    STRIDED_OUT = False
 
     def __init__(self, problem: Problem, methods: tuple[Method, ...], name: str | None = None) -> None:
         self.methods = methods
@@ -29,10 +77,13 @@ class Phased:
         self.REPRODUCIBLE = all(method.REPRODUCIBLE for method in methods)
         self.NEEDS_RTOL = any(method.NEEDS_RTOL for method in methods)
         self._serves = tuple(zip(summing(problem), methods, strict=True))
-        # A method takes up to 50 us to find its scratch, and every run asks for that of each phase.
-        self._scratch = functools.cache(
-            lambda machine: tuple(method.scratch_bytes(phase.problem, machine) for phase, method in self._serves)
+        numbers = itertools.count()
+        self._boxes = tuple(
+            tuple(_part(problem, box, row, methods, numbers) for row in box.rows) for box in boxes(problem)
         )
+        self._folds = has_fold(problem)
+        # A method takes up to 50 us to find its scratch, and every run asks for that of each phase.
+        self._room = functools.cache(functools.partial(self._rooms, problem))
 
     def why_not(self, problem: Problem, machine: Machine) -> str | None:
         return next(filter(None, (method.why_not(phase.problem, machine) for phase, method in self._serves)), None)
@@ -47,19 +98,31 @@ class Phased:
     def work(self, problem: Problem, machine: Machine) -> Work:
         """The sums over the phases, at a rate for which the operations take the sum of their seconds."""
         flops = moved = busy = overhead = prepare_bytes = 0.0
-        for phase, method in self._serves:
-            runs = problem.batch // max(1, phase.problem.batch)
-            work = method.work(phase.problem, machine)
-            # A result that goes through scratch is read and written once more.
-            through = 0 if is_whole(phase, problem.out_shape) else 2 * _out_bytes(phase.problem)
-            flops, moved = flops + runs * work.flops, moved + runs * (work.bytes + through)
-            busy += runs * work.flops / work.rate
-            overhead += runs * work.overhead
-            prepare_bytes += work.prepare_bytes
+        for images, served, weave in itertools.chain(*self._boxes):
+            runs = problem.batch // max(1, images)
+            overhead += runs * machine.launch * (weave is not None)
+            for phase, method, _ in served:
+                if method is None:
+                    continue
+                work = method.work(phase.problem, machine)
+                # A result that goes through scratch is read and written once more.
+                through = 0 if weave is None else 2 * _out_bytes(phase.problem)
+                flops, moved = flops + runs * work.flops, moved + runs * (work.bytes + through)
+                busy += runs * work.flops / work.rate
+                overhead += runs * work.overhead
+                prepare_bytes += work.prepare_bytes
         return Work(flops, flops / busy if flops else 1.0, max(moved, problem.bytes), overhead, prepare_bytes)
 
     def scratch_bytes(self, problem: Problem, machine: Machine) -> int:
-        return sum(_layout(problem, self._scratch(machine)))
+        return self._room(machine).total
+
+    def _rooms(self, problem: Problem, machine: Machine) -> Room:
+        sizes = tuple(method.scratch_bytes(phase.problem, machine) for phase, method in self._serves)
+        phases = _whole_lines(max(sizes, default=0))
+        weaves = (part.weave for part in itertools.chain(*self._boxes))
+        aside = phases + max((weave.bytes for weave in weaves if weave), default=0)
+        beside = (math.prod(box.shape) * problem.accumulator.itemsize for box in boxes(problem) if not box.middle)
+        return Room(sizes, phases, aside, aside + max(beside, default=0))
 
     def prepare(self, problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> tuple[Any, ...]:
         """What each method prepares, and behind it the bias, (output channels, 1...), for what no method adds it to."""
@@ -81,28 +144,26 @@ class Phased:
         scratch: Array,
         stream: object = None,
     ) -> None:
-        ready = iter(prepared[:-1])
-        methods, sizes = iter(self.methods), iter(self._scratch(machine))
-        method_bytes, phase_bytes, _ = _layout(problem, self._scratch(machine))
-        room, aside = scratch[method_bytes : method_bytes + phase_bytes], scratch[method_bytes + phase_bytes :]
-        bias, folds = prepared[-1], has_fold(problem)
-        for box in boxes(problem):
-            whole = out if box.middle else _array(aside, box.shape, problem)
-            for phase in box.phases:
-                target = whole[phase.outputs]
-                if not phase.taps:
-                    target[...] = 0 if folds else _finished(bias, problem)
-                    continue
-                method, weights = next(methods), next(ready)
-                images, space = phase.problem.batch, scratch[: next(sizes)]
-                direct = is_whole(phase, box.shape)
+        room, bias, folds = self._room(machine), prepared[-1], self._folds
+        constant = 0 if folds else _finished(bias, problem)
+        for box, parts in zip(boxes(problem), self._boxes, strict=True):
+            whole = out if box.middle else _array(scratch[room.aside :], box.shape, problem)
+            for images, served, weave in parts:
+                results = scratch[room.phases : room.phases + weave.bytes] if weave else scratch
                 for n in range(0, problem.batch, max(1, images)):
-                    part = target[n : n + images]
-                    result = part if direct else _array(room, part.shape, problem)
-                    inputs = x[n : n + images][phase.inputs]
-                    method.run(phase.problem, machine, weights, inputs, result, space, stream)
-                    if not direct:
-                        part[...] = result
+                    inputs, target = x[n : n + images], whole[n : n + images]
+                    for index, (phase, method, number) in enumerate(served):
+                        if weave is None:
+                            part = target[phase.outputs]
+                        else:
+                            part = _array(results[weave.places[index]], phase.problem.out_shape, problem)
+                        if method is None:
+                            part[...] = constant
+                            continue
+                        weights, space = prepared[number], scratch[: room.sizes[number]]
+                        method.run(phase.problem, machine, weights, inputs[phase.inputs], part, space, stream)
+                    if weave is not None:
+                        _interleave(weave, results, target, problem, machine)
             if not box.middle:
                 _fold(out, whole, box)
         if folds:
@@ -140,21 +201,60 @@ def _out_bytes(problem: Problem) -> int:
     return math.prod(problem.out_shape) * problem.accumulator.itemsize
 
 
-def _layout(problem: Problem, sizes: tuple[int, ...]) -> tuple[int, int, int]:
-    """Bytes of scratch: of the method that takes most, of the largest phase, of the largest box beside the middle."""
-    methods = max(sizes, default=0)
-    found = boxes(problem)
-    phases = max(
-        (
-            _out_bytes(phase.problem)
-            for box in found
-            for phase in box.phases
-            if phase.taps and not is_whole(phase, box.shape)
-        ),
-        default=0,
+def _whole_lines(size: int) -> int:
+    return -(-size // LINE) * LINE
+
+
+def _part(problem: Problem, box: Box, row: Row, methods: tuple[Method, ...], numbers: Iterator[int]) -> Part:
+    """A row of a box with the next methods."""
+    given = (next(numbers) if phase.taps else None for phase in row.phases)
+    served = tuple(
+        Served(phase, None, 0) if number is None else Served(phase, methods[number], number)
+        for phase, number in zip(row.phases, given, strict=True)
     )
-    aside = max((math.prod(box.shape) for box in found if not box.middle), default=0) * problem.accumulator.itemsize
-    return -(-methods // LINE) * LINE, -(-phases // LINE) * LINE, aside
+    found = [one.method for one in served if one.method is not None]
+    strided = len(found) == len(served) and all(method.STRIDED_OUT for method in found)
+    direct = strided or not found or is_whole(row.phases[0], box.shape)
+    return Part(row.images, served, None if direct else _weave(problem, box.shape, row))
+
+
+def _weave(problem: Problem, shape: tuple[int, ...], row: Row) -> Weave:
+    """How the results of a row's phases become rows of a box of that shape."""
+    itemsize = problem.accumulator.itemsize
+    # Elements of any dtype are moved as so many of these; with the channels last, a pixel has all channels' elements.
+    unit = np.dtype(np.float32 if itemsize == 4 else np.float64)
+    outer, run = (row.images * shape[1], 1) if problem.layout == "NCHW" else (row.images, shape[1])
+    run *= itemsize // unit.itemsize
+    depth, height, columns = (1, 1, *shape[2:])[-3:]
+    planes, lines = (slice(0, None, 1), slice(0, None, 1), *row.phases[0].outputs[2:-1])[-2:]
+    period = row.phases[0].outputs[-1].step
+    sizes = [_whole_lines(_out_bytes(phase.problem)) for phase in row.phases]
+    starts = list(itertools.accumulate(sizes, initial=0))
+    table = [
+        (start // unit.itemsize, phase.problem.out_spatial[-1] * run, phase.outputs[-1].start)
+        for start, phase in zip(starts, row.phases, strict=False)
+    ]
+    # A single phase has all columns, whose elements are neighbours.
+    fields = (planes.start, planes.step, lines.start, lines.step, period, 1 if period == 1 else run)
+    return Weave(
+        places=tuple(itertools.starmap(slice, itertools.pairwise(starts))),
+        # Vectors are read from the end of the last phase, too.
+        bytes=starts[-1] + LINE,
+        unit=unit,
+        shape=(outer, depth, height, columns * run),
+        table=np.array(table),
+        fields=fields,
+    )
+
+
+def _interleave(weave: Weave, results: Array, part: Array, problem: Problem, machine: Machine) -> None:
+    """The phases' results to their places in some images of the output."""
+    # Imported late: numba takes a while to set up a kernel, and `import numconv` should not.
+    from .cpu.interleave import interleave, rows
+
+    lying = part if problem.layout == "NCHW" else np.moveaxis(part, 1, -1)
+    out = lying.reshape(-1).view(weave.unit).reshape(weave.shape)
+    interleave(machine.threads, results.view(weave.unit), out, weave.table, rows(*weave.fields))
 
 
 def _fold(out: Array, box: Array, place: Box) -> None:

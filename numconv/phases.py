@@ -22,6 +22,9 @@ from typing import NamedTuple
 from .method import Array
 from .problem import Problem, padded_indices
 
+# Bytes that the results of some phases may take beside a quarter of the input and output; their methods may take more.
+ROOM = 4 << 20
+
 
 class Phase(NamedTuple):
     """A plain Problem, the inputs and taps that it takes, and the outputs that it writes, as slices of all axes.
@@ -35,6 +38,15 @@ class Phase(NamedTuple):
     outputs: tuple[slice, ...]
 
 
+class Row(NamedTuple):
+    """Phases that write to the same rows, each to every so-manieth column: those of all columns, or one of them where
+    the results of all, of one image, would take too much memory. So many images go at a time.
+    """
+
+    phases: tuple[Phase, ...]
+    images: int
+
+
 class Box(NamedTuple):
     """A box of the correlation's result: its shape, its phases, and where it goes.
 
@@ -42,8 +54,13 @@ class Box(NamedTuple):
     """
 
     shape: tuple[int, ...]
-    phases: tuple[Phase, ...]
+    rows: tuple[Row, ...]
     targets: tuple[Array | None, ...]
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Those of all rows."""
+        return tuple(phase for row in self.rows for phase in row.phases)
 
     @property
     def middle(self) -> bool:
@@ -68,7 +85,7 @@ class _Axis(NamedTuple):
 def boxes(problem: Problem) -> tuple[Box, ...]:
     """The boxes of a Problem, the middle one first; without a fold, that is all."""
     if not any(map(any, problem.fold)):
-        return (Box(problem.out_shape, _phases(problem), (None,) * problem.rank),)
+        return (Box(problem.out_shape, _rows(problem), (None,) * problem.rank),)
     found = []
     for sides in itertools.product(*(_sides(problem, axis) for axis in range(problem.rank))):
         targets = tuple(target for _, target in sides)
@@ -81,7 +98,7 @@ def boxes(problem: Problem) -> tuple[Box, ...]:
             activation=None,
             fold=((0, 0),) * problem.rank,
         )
-        found.append(Box(part.out_shape, _phases(part), targets))
+        found.append(Box(part.out_shape, _rows(part), targets))
     return tuple(found)
 
 
@@ -107,11 +124,22 @@ def _sides(problem: Problem, axis: int) -> list[tuple[tuple[int, int], Array | N
     ]
 
 
-def _phases(problem: Problem) -> tuple[Phase, ...]:
+def _rows(problem: Problem) -> tuple[Row, ...]:
     """The phases of a Problem without fold."""
     assert problem.padding_mode == "zeros", "beyond a crop or between inputs there is nothing to repeat"
-    axes = [_axis_phases(problem, axis) for axis in range(problem.rank)]
-    return tuple(_phase(problem, parts) for parts in itertools.product(*axes))
+    *leading, columns = (_axis_phases(problem, axis) for axis in range(problem.rank))
+    found = []
+    for parts in itertools.product(*leading):
+        phases = tuple(_phase(problem, (*parts, column)) for column in columns)
+        found += [_row(problem, phases)] if _images(problem, phases) else [_row(problem, (one,)) for one in phases]
+    return tuple(found)
+
+
+def _row(problem: Problem, phases: tuple[Phase, ...]) -> Row:
+    """Phases with as many images at a time as fit, or one."""
+    images = max(_images(problem, phases), min(problem.batch, 1))
+    each = (phase._replace(problem=dataclasses.replace(phase.problem, batch=images)) for phase in phases)
+    return Row(tuple(each), images)
 
 
 def _axis_phases(problem: Problem, axis: int) -> list[_Axis]:
@@ -161,26 +189,22 @@ def _phase(problem: Problem, axes: tuple[_Axis, ...]) -> Phase:
         input_dilation=(1,) * problem.rank,
     )
     return Phase(
-        dataclasses.replace(plain, batch=_images(problem, plain)) if met else plain,
+        plain,
         (every, every, *(axis.inputs for axis in axes)),
         (every, every, *(axis.taps for axis in axes)) if met else (),
         (every, every, *(axis.outputs for axis in axes)),
     )
 
 
-def _images(problem: Problem, phase: Problem) -> int:
-    """So many images at a time that the result of a phase takes a quarter of the input and output at most."""
-    if phase.out_shape == problem.out_shape:
+def _images(problem: Problem, phases: tuple[Phase, ...]) -> int:
+    """So many images at a time that the results of some phases together take no more than they may, or none."""
+    if phases[0].problem.out_shape == problem.out_shape or not any(phase.taps for phase in phases):
         return problem.batch
-    most = (math.prod(problem.x_shape) * problem.x_dtype.itemsize + _out_bytes(problem)) // 4
-    return next(
-        (
-            n
-            for n in range(problem.batch, 1, -1)
-            if problem.batch % n == 0 and n * _out_bytes(phase) <= most * problem.batch
-        ),
-        min(problem.batch, 1),
-    )
+    most = (math.prod(problem.x_shape) * problem.x_dtype.itemsize + _out_bytes(problem)) // 4 + ROOM
+    # A phase's Problem is of the whole batch as yet.
+    taken = sum(_out_bytes(phase.problem) for phase in phases)
+    fit = (n for n in range(problem.batch, 0, -1) if problem.batch % n == 0 and n * taken <= most * problem.batch)
+    return next(fit, 0)
 
 
 def _out_bytes(problem: Problem) -> int:

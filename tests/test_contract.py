@@ -184,4 +184,5 @@ def test_a_method_is_a_module_that_says_what_it_does(method):
     assert method.__doc__.count("\n") > 3
     assert isinstance(method.REPRODUCIBLE, bool)
     assert isinstance(method.NEEDS_RTOL, bool)
+    assert isinstance(method.STRIDED_OUT, bool)
     assert not (method.REPRODUCIBLE and method.NEEDS_RTOL)

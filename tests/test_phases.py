@@ -20,7 +20,7 @@ from numconv.phases import boxes
 from numconv.planner import Call, Options, Wish
 from numconv.plans import Plan, execute
 from numconv.problem import PADDING_MODES
-from numconv.testing import ADJOINTS, CASES, arrays, assert_matches
+from numconv.testing import ADJOINTS, CASES, Case, arrays, assert_matches
 from numconv.validate import describe
 
 FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
@@ -203,15 +203,21 @@ def test_scratch_is_a_quarter_of_input_and_output_at_most(batch):
         assert loops.scratch_bytes(problem, machine(2)) <= (both if (rank, batch) == (1, 1) else both // 4) + (16 << 20)
 
 
-def test_images_run_apart_where_scratch_is_short():
-    case = CASES["spread 1-D"]
+@pytest.mark.parametrize(
+    ("x_shape", "images", "together"),
+    [((2, 4, 9), 2, True), ((3, 4, 100_000), 1, True), ((2, 1, 700_000), 1, False)],
+    ids=["all at once", "images apart", "phases apart"],
+)
+def test_images_and_phases_run_apart_where_scratch_is_short(x_shape, images, together):
+    case = Case("signals", x_shape, (4, x_shape[1], 5), {"input_dilation": (2,), "padding": 3}, bias=True)
     problem = case.problem()
-    assert {phase.problem.batch for phase in summing(problem)} == {1}
-    data = arrays(problem)
-    whole = execute(call_of(case, reproducible=True))
+    (middle,) = boxes(problem)
+    assert [(len(row.phases), row.images) for row in middle.rows] == [(2, images)] if together else [(1, images)] * 2
+    x, weight, bias = arrays(problem)
+    whole = execute(call_of(case, method="loops"))
     for n in range(problem.batch):
-        alone = Call(1, data[0][n : n + 1], data[1], None, Options(**case.options), Wish(reproducible=True))
-        np.testing.assert_array_equal(execute(alone), whole[n : n + 1])
+        image = Call(1, x[n : n + 1, :, :99], weight, bias, Options(**case.options), Wish(method="loops"))
+        np.testing.assert_array_equal(execute(image)[..., :190], whole[n : n + 1, :, :190])
 
 
 # The planner.
@@ -223,6 +229,7 @@ def fake(name, seconds, refusal=lambda problem: None):
         NAME=name,
         REPRODUCIBLE=True,
         NEEDS_RTOL=False,
+        STRIDED_OUT=False,
         why_not=lambda problem, on: refusal(problem),
         error_bound=lambda problem: 1e-4,
         expected_error=lambda problem: 1e-6,

@@ -33,6 +33,7 @@ def method(
         NAME=name,
         REPRODUCIBLE=reproducible,
         NEEDS_RTOL=needs_rtol,
+        STRIDED_OUT=False,
         why_not=lambda problem, on: refusal,
         error_bound=lambda problem: bound,
         expected_error=lambda problem: expected,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import operator
+
 import numpy as np
 import pytest
 from bits import CHANNELS, PIXELS, only, spill
@@ -10,7 +13,7 @@ from golden import run
 from numconv import jit
 from numconv.cpu import loops, tiled
 from numconv.machine import machine
-from numconv.testing import EDGES, RESNET50, arrays
+from numconv.testing import CASES, EDGES, RESNET50, arrays
 
 shapes = pytest.mark.usefixtures("shape")
 
@@ -66,6 +69,28 @@ def test_narrow_maps_of_many_rows_and_wide_kernels_are_covered(width):
             problem = case.problem(np.float32)
             data = arrays(problem)
             assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
+
+
+@shapes
+@pytest.mark.parametrize("steps", [(1, 1, 2), (2, 3, 2), (1, 2, 1), (2, 1, 3)], ids=str)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("name", ["odd channels", "wide", "1x1 wide", "1-D", "3-D", "segments by channel"])
+def test_an_output_may_be_every_so_manieth_element(name, layout, steps):
+    case = CASES[name]
+    data, on = arrays(case.problem()), machine(3)
+    expected = run(tiled, case.problem(), on, *data)
+    problem = dataclasses.replace(case.problem(), layout=layout)
+    step = steps[-problem.rank :]
+    shape = (*problem.out_shape[:2], *map(operator.mul, problem.out_spatial, step))
+    wide = np.full(problem.laid_out(shape), 7, np.float32)
+    part = problem.channels_first(wide, shape)[(..., *(slice(at - 1, None, at) for at in step))]
+    for workspace in (None, 0):
+        on = machine(3, workspace)
+        prepared, scratch = tiled.prepare(problem, on, *data[1:]), np.empty(tiled.scratch_bytes(problem, on), np.uint8)
+        tiled.run(problem, on, prepared, data[0], part, scratch)
+        assert_same_bits(part.copy(order="C"), expected)
+        part[...] = 7
+        assert (wide == 7).all(), "run wrote between the elements of `out`"
 
 
 @shapes

@@ -21,6 +21,7 @@ from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
 from .simd.shares import Share, kernel, portion
+from .simd.strided import spread_rows
 from .simd.tiles import call_tile, tile
 from .window import LINE_BYTES, Ahead, Tables, Window
 
@@ -259,13 +260,17 @@ def store(
     od: int,
     oh: int,
     ow: int,
+    aside: Array,
     window: Window,
     blocks: Blocks,
 ) -> None:
     """out[n, channel:, od, oh:, ow:] = the transposed sums, or, channels last, the sums as they lie, with bias and
     activation.
+
+    Where an output's pixels are not neighbours, a square of the transposed, or what there is room for, goes aside
+    first: to where the window was.
     """
-    size, lanes, pixel = blocks.sum_columns, vector_lanes(out), out.strides[4] // out.itemsize
+    size, lanes, step = blocks.sum_columns, vector_lanes(out), out.strides[4] // out.itemsize
     columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
     width = blocks.sum_rows // window.block_rows
     if not contiguous(out) and out.strides[1] == out.itemsize:
@@ -274,18 +279,25 @@ def store(
             for row in range(rows):
                 source = sums[first * blocks.sum_rows + row * width * size :]
                 place = out[n, channel + first, od, oh + row, ow:]
-                copy_finish_rows(source, size, place, pixel, columns, count, shifts, blocks.relu)
+                copy_finish_rows(source, size, place, step, columns, count, shifts, blocks.relu)
         return
-    if columns == width == out.shape[4]:
+    if columns == width == out.shape[4] and out.strides[3] == columns * out.strides[4]:
         # Neither the sums nor the output have anything between their rows.
         rows, columns = 1, rows * columns
-    apart = out.strides[1] // out.itemsize
-    for first in range(0, channels, lanes):
-        count, shifts, block = min(lanes, channels - first), bias[channel + first :], first // size
+    apart, most = out.strides[1] // out.itemsize, lanes
+    while step != 1 and most > 1 and (most + 1) * lanes > len(aside):
+        most //= 2
+    for first in range(0, channels, most):
+        count, shifts, block = min(most, channels - first), bias[channel + first :], first // size
         for row in range(rows):
             for j in range(0, columns, lanes):
                 down, right = divmod(ow + j, out.shape[4])
                 place = out[n, channel + first, od, oh + row + down, right:]
                 square = sums[(block * blocks.sum_rows + row * width + j) * size + first % size :]
                 pixels = min(lanes, columns - j)
-                transpose_finish(PER_COLUMN, square, size, place, apart, pixels, count, shifts, blocks.relu)
+                target, pitch = (place, apart) if step == 1 else (aside, lanes)
+                transpose_finish(PER_COLUMN, square, size, target, pitch, pixels, count, shifts, blocks.relu)
+                if step != 1:
+                    # The next row lies far off, where no hardware looks ahead.
+                    ahead = out.strides[3] // out.itemsize if row + 1 < rows else 0
+                    spread_rows(place, apart, step, aside, lanes, count, pixels, ahead)

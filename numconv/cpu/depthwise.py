@@ -37,6 +37,7 @@ from .window import Tables, Window, copy_cycles, fill, phases, window
 NAME = "depthwise"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 # Share of the FMA peak that the cycles of `_busiest` run at, and a window that leaves the first-level cache room.
 EFFICIENCY = 0.75

@@ -22,6 +22,7 @@ from .fourier import Fourier
 NAME = "fft"
 REPRODUCIBLE = False
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 _transforms = Fourier(np.float64)
 why_not, error_bound, expected_error = _transforms.why_not, _transforms.error_bound, _transforms.expected_error

@@ -28,6 +28,7 @@ from .operands import biases, three_axes
 NAME = "loops"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 PIXELS = (256, 128, 96, 64, 48, 32, 16)
 CHANNELS = (64, 32, 16, 8, 4)

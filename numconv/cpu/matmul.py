@@ -38,6 +38,7 @@ from .simd.shares import Share, counted, kernel, portion
 NAME = "matmul"
 REPRODUCIBLE = False
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 DTYPES = "fdFD"
 # Share of the FMA peak of large products (bench/auto_regret.py), the depth, rows and columns at which half of it is

@@ -15,10 +15,15 @@ Choice = TypeVar("Choice")
 
 # Elements, so that no two threads write to one line in any dtype.
 CACHE_LINE = 64
+# An index that gives an array of so many spatial axes three: much faster than a reshape.
+MISSING: dict[int, Any] = {1: (..., None, None, slice(None)), 2: (slice(None), slice(None), None), 3: ...}
 
 
 def three_axes(array: Array, spatial: tuple[int, ...]) -> Array:
     """(n, c, *spatial) as (n, c, d, h, w): the axes that a Problem lacks have length 1."""
+    if array.ndim == len(spatial) + 2:
+        found: Array = array[MISSING[len(spatial)]]
+        return found
     return array.reshape(array.shape[:2] + (1,) * (3 - len(spatial)) + spatial)
 
 

@@ -20,6 +20,7 @@ from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import copy_finish, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
+from .simd.strided import spread_rows
 from .simd.tiles import call_tile, tile
 from .window import WINDOW_BYTES, Tables, Window, phases, pitch, total_planes
 
@@ -268,11 +269,14 @@ def store(
     window: Window,
     blocks: Blocks,
 ) -> None:
-    """out[n, channel:, od, oh:, ow:] = the block's sums, transposed for channels last, with bias and activation."""
+    """out[n, channel:, od, oh:, ow:] = the block's sums, transposed for channels last, with bias and activation.
+
+    Where an output's pixels are not neighbours, the sums are finished where they lie.
+    """
     columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
-    pitch = blocks.sum_columns
+    pitch, step = blocks.sum_columns, out.strides[4] // out.itemsize
     if not contiguous(out) and out.strides[1] == out.itemsize:
-        lanes, apart = vector_lanes(out), out.strides[4] // out.itemsize
+        lanes = vector_lanes(out)
         for row in range(rows):
             for j in range(0, columns, lanes):
                 pixels = min(lanes, columns - j)
@@ -280,11 +284,15 @@ def store(
                     square, shifts = sums[first * pitch + row * window.pitch + j :], bias[channel + first :]
                     place = out[n, channel + first, od, oh + row, ow + j :]
                     count = min(lanes, channels - first)
-                    transpose_finish(PER_ROW, square, pitch, place, apart, count, pixels, shifts, blocks.relu)
+                    transpose_finish(PER_ROW, square, pitch, place, step, count, pixels, shifts, blocks.relu)
         return
     for c in range(channels):
         # The same row of the next channel lies far off, where no hardware looks ahead.
         ahead = out.strides[1] // out.itemsize if c + 1 < channels else 0
         for row in range(rows):
-            source, target = sums[c * pitch + row * window.pitch :], out[n, channel + c, od, oh + row, ow:]
-            copy_finish(source, target, columns, bias[channel + c], blocks.relu, ahead)
+            source, place = sums[c * pitch + row * window.pitch :], out[n, channel + c, od, oh + row, ow:]
+            if step == 1:
+                copy_finish(source, place, columns, bias[channel + c], blocks.relu, ahead)
+            else:
+                copy_finish(source, source, columns, bias[channel + c], blocks.relu, 0)
+                spread_rows(place, 0, step, source, 0, 1, columns, ahead)

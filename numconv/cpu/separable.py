@@ -46,6 +46,7 @@ from .window import Tables, Window, copy_cycles, fill, phases, window
 NAME = "separable"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
+STRIDED_OUT = False
 
 # Share of the FMA peak that the cycles of `_busiest` run at.
 EFFICIENCY = 0.7

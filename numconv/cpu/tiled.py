@@ -14,6 +14,7 @@ It wins on all dense layers, and refuses only dtypes without vectors. Segments, 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from .window import WINDOW_BYTES, Ahead, Tables, Window, copy_cycles, fill, pitc
 NAME = "tiled"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
+STRIDED_OUT = True
 
 # Share of the FMA peak that the cycles of `_busiest` were measured to run at (bench/auto_regret.py).
 EFFICIENCY = 0.75
@@ -78,8 +80,9 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    choice = _choose(problem, machine, _shape(problem, machine))
-    flops = 2.0 * machine.threads * _busiest(_flat(problem), machine, choice) * machine.lanes(problem.accumulator)
+    flat = _flat(problem)
+    choice = _choose(flat, machine, _shape(problem, machine))
+    flops = 2.0 * machine.threads * _busiest(flat, machine, choice) * machine.lanes(problem.accumulator)
     share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY)
     rate = share * machine.flop_rate(problem.accumulator)
     packing = float(math.prod(problem.weight_shape) * problem.accumulator.itemsize)
@@ -88,7 +91,8 @@ def work(problem: Problem, machine: Machine) -> Work:
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
     # Weights may have been prepared for either shape, by the choice of another number of threads.
-    return max(_scratch(_flat(problem), machine, _choose(problem, machine, shape)) for shape in SHAPES)
+    cases = itertools.product({problem, _flat(problem)}, SHAPES)
+    return max(_scratch(one, machine, _choose(one, machine, shape)) for one, shape in cases)
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
@@ -135,6 +139,8 @@ def run(
     if not out.size:
         return
     flat = _flat(problem)
+    if flat is not problem and not _flattens(out):
+        flat = problem
     correlate(
         machine.threads,
         three_axes(x, flat.spatial),
@@ -142,17 +148,22 @@ def run(
         prepared.bias,
         three_axes(out, flat.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
-        _launch(problem, machine, prepared.shape, prepared.finite),
+        _launch(flat, machine, prepared.shape, prepared.finite),
     )
+
+
+def _flattens(out: Array) -> bool:
+    """Whether a view of it has all pixels on one axis."""
+    pitches = zip(out.strides[2:], out.shape[3:], out.strides[3:], strict=False)
+    return all(pitch == size * step for pitch, size, step in pitches)
 
 
 @functools.lru_cache(maxsize=1024)
 def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> Array:
     """What `correlate` is told of a Problem."""
     choice = _choose(problem, machine, shape)
-    tiles, problem = SHAPES[shape], _flat(problem)
     geometry, tables = _window(problem, machine, choice)
-    tables = tables._replace(tiles=tiles.tiles(problem, choice.rows, choice.columns, choice.channels))
+    tables = tables._replace(tiles=SHAPES[shape].tiles(problem, choice.rows, choice.columns, choice.channels))
     return packed(geometry, _split(problem, machine, choice, finite), tables)
 
 
@@ -194,13 +205,12 @@ def _scratch(problem: Problem, machine: Machine, choice: Choice) -> int:
 def _shape(problem: Problem, machine: Machine) -> str:
     """The shape of tile whose busiest thread has the least work."""
     flat = _flat(problem)
-    return min(SHAPES, key=lambda name: _busiest(flat, machine, _choose(problem, machine, name)))
+    return min(SHAPES, key=lambda name: _busiest(flat, machine, _choose(flat, machine, name)))
 
 
 @functools.lru_cache(maxsize=1024)
 def _choose(problem: Problem, machine: Machine, shape: str) -> Choice:
     """The choice whose busiest thread has the least work, larger blocks first; of those whose scratch is allowed."""
-    problem = _flat(problem)
     cost, scratch = (functools.partial(of, problem, machine) for of in (_busiest, _scratch))
     return best_that_fits(_choices(problem, machine, shape), cost, scratch, allowed_scratch(problem, machine))
 
@@ -239,8 +249,8 @@ def _task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, colu
 
 def shares(problem: Problem, machine: Machine) -> list[int]:
     """Cycles of each thread's share."""
-    shape, rows, columns, channels = _choose(problem, machine, _shape(problem, machine))
-    problem = _flat(problem)
+    shape, problem = _shape(problem, machine), _flat(problem)
+    _, rows, columns, channels = _choose(problem, machine, shape)
     cost = functools.partial(_task_cycles, problem, machine, shape)
     return share_costs(problem, rows, columns, channels, machine.threads, cost)
 
@@ -331,4 +341,4 @@ def correlate_block(
     if weight.ndim == 1:
         pixel_tiles.store(out, totals, bias, n, channel, channels, od, oh, ow, window, blocks)
     else:
-        channel_tiles.store(out, totals, bias, n, channel, channels, od, oh, ow, window, blocks)
+        channel_tiles.store(out, totals, bias, n, channel, channels, od, oh, ow, panel, window, blocks)

@@ -18,6 +18,7 @@ from .minimal_filtering import MinimalFiltering
 NAME = "winograd2"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
+STRIDED_OUT = False
 
 _filtering = MinimalFiltering(NAME, outputs=2)
 why_not, error_bound, expected_error = _filtering.why_not, _filtering.error_bound, _filtering.expected_error

@@ -26,6 +26,7 @@ from .arrays import DeviceArray
 NAME = "blas"
 REPRODUCIBLE = False
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 # Of the peak, for large products: NVIDIA's figure for cuBLAS, not measured here.
 EFFICIENCY = 0.9

@@ -25,6 +25,7 @@ from .tiling import MAX_COLUMNS, THREADS, floats_alone
 NAME = "depthwise"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 # Share of multiply-adds in the loop over a 7x7 kernel's rows (tests/cuda_static.json), less the copying.
 EFFICIENCY = 0.6

@@ -26,6 +26,7 @@ from .driver import cuda, kernel
 NAME = "loops"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 THREADS = 128
 MAX_GRID = 65535

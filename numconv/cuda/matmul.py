@@ -23,6 +23,7 @@ from . import pack, tile, tiling
 NAME = "matmul"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 # The share of fused multiply-adds among the instructions of its loop over channels (tests/cuda_static.json).
 EFFICIENCY = 0.8

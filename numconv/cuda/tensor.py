@@ -32,6 +32,7 @@ from .tiling import MAX_GRID, THREADS
 NAME = "tensor"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
+STRIDED_OUT = False
 
 CHANNELS, PIXELS, DEPTH = 64, 128, 8
 RESIDENT = 4

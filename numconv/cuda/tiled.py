@@ -23,6 +23,7 @@ from . import pack, tile, tiling
 NAME = "tiled"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
+STRIDED_OUT = False
 
 # The share of fused multiply-adds among the instructions of a whole block: 3x3, 64 channels (tests/cuda_static.json).
 EFFICIENCY = 0.85
