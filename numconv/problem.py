@@ -129,7 +129,8 @@ class Problem:
         """A view of that shape (batch, channels, ...) of an array in the layout's order of axes, batch or none."""
         if self.layout == "NCHW":
             return array if array.ndim == len(shape) else array.reshape(shape)
-        return np.moveaxis(array.reshape(self.laid_out(shape)), -1, 1)
+        # np.moveaxis would take 3 us of a small call.
+        return array.reshape(self.laid_out(shape)).transpose(0, len(shape) - 1, *range(1, len(shape) - 1))
 
     @functools.cached_property
     def pixels(self) -> int:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import sys
 
 import golden
 import numpy as np
 
-from numconv.cpu import channel_tiles, pixel_tiles, tiled
+from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, tiled
+from numconv.cpu.simd.pixels import pixels_tile
 from numconv.cpu.simd.tiles import tile
 from numconv.machine import machine
 from numconv.methods import methods
@@ -61,27 +63,43 @@ CHANNELS = [(height, run, vectors, True, False)
             for rows, run in (*channel_tiles.EXTENTS, *channel_tiles.NARROW.values()) for height in {rows, 1}
             for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
 
+# (rows, the kernel's rows or 0 for any, its columns at once, stride, pixels): the widest tiles of channels last.
+LANES = [(channel_lanes.ROWS, kernel, kernel, stride, channel_lanes.WIDTHS[0])
+         for kernel in channel_lanes.KERNELS for stride in (1, 2)]  # fmt: skip
+LANES += [(rows, 0, run, stride, channel_lanes.WIDTHS[0] * channel_lanes.ROWS // rows)
+          for rows in (1, channel_lanes.ROWS) for run in (1, *channel_lanes.RUNS) for stride in (1, 2)]  # fmt: skip
 
-def spill(extents, dtype):
-    """What is wrong with a tile's code, or None: sums must stay in registers."""
-    groups, run, vectors, *kind = extents
-    assembly = tile(groups, run, vectors, np.dtype(dtype), *kind).assembly()
-    ((name, body),) = re.findall(r"^(numconv_tile_\w+):\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
-    if body.count("vfmadd") < groups * run * vectors:
+
+def spill(native, least):
+    """What is wrong with a tile's code, or None: it has so many sums, which must stay in registers."""
+    ((name, body),) = re.findall(r"^(numconv_\w+):\n(.*?)^\.Lfunc_end", native.assembly(), re.MULTILINE | re.DOTALL)
+    if body.count("vfmadd") < least:
         return f"{name} has fewer multiply-adds than sums"
     return f"{name} spills" if re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body) else None
+
+
+def spills(name, dtype):
+    """What is wrong with the tiles of `tiled` or, with the channels last, of `depthwise`."""
+    dtype = np.dtype(dtype)
+    if name == "tiled":
+        found = [
+            spill(tile(*extents[:3], dtype, *extents[3:]), math.prod(extents[:3])) for extents in PIXELS + CHANNELS
+        ]
+    else:
+        lanes = LANES if name == "depthwise" else []
+        found = [spill(pixels_tile(dtype, *extents), extents[0] * extents[-1]) for extents in lanes]
+    return [wrong for wrong in found if wrong]
 
 
 def report(wanted):
     """Everything, for `wanted` pairs "method:dtype"."""
     pairs = [pair.split(":") for pair in wanted]
     here, problem = machine(2), CASES["depthwise"].problem(np.float32)
-    tiles = [(extents, dtype) for name, dtype in pairs if name == "tiled" for extents in PIXELS + CHANNELS]
     return {
         "machine": [here.vector_bytes, here.has_fma],
         "refusals": {name: method.why_not(problem, here) for name, method in METHODS.items()},
         "golden": {f"{name}:{dtype}": differing(name, dtype) for name, dtype in pairs},
-        "spills": [wrong for extents, dtype in tiles if (wrong := spill(extents, dtype))],
+        "spills": [wrong for name, dtype in pairs for wrong in spills(name, dtype)],
     }
 
 

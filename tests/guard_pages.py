@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import mmap
 import sys
+from dataclasses import replace
 
 import numpy as np
 from bits import METHODS, only
@@ -50,10 +51,17 @@ def call(name, method, problem, place=guarded, short=0):
     """Run a call at both sides, on one thread so that all scratch is its own, and compare with one in plain memory."""
     on = machine(1)
     x, weight, bias = arrays(problem)
+    x = x.reshape(problem.x_shape)
+    x = x if problem.layout == "NCHW" else np.ascontiguousarray(np.moveaxis(x, 1, -1))
     prepared = method.prepare(problem, on, weight, bias)
-    plain, out = np.empty(problem.out_shape, problem.accumulator), np.empty(problem.out_shape, problem.accumulator)
+    plain, out = (np.empty(problem.laid_out(problem.out_shape), problem.accumulator) for _ in range(2))
     scratch = np.full(method.scratch_bytes(problem, on), 0xFF, np.uint8)
-    method.run(problem, on, prepared, x.reshape(problem.x_shape), plain, scratch.copy())
+
+    def run(prepared, x, out, scratch):
+        x, out = problem.channels_first(x, problem.x_shape), problem.channels_first(out, problem.out_shape)
+        method.run(problem, on, prepared, x, out, scratch)
+
+    run(prepared, x, plain, scratch.copy())
     for side in SIDES:
         print(f"{name}, at the {side} [{problem}]", flush=True)
         parts = {
@@ -61,8 +69,7 @@ def call(name, method, problem, place=guarded, short=0):
         }
         result = guarded(out.ravel()[: max(out.size and 1, out.size - short)], side)
         result = np.lib.stride_tricks.as_strided(result, out.shape, out.strides)
-        source = place(x.reshape(problem.x_shape), side)
-        method.run(problem, on, prepared._replace(**parts), source, result, guarded(scratch, side))
+        run(prepared._replace(**parts), place(x, side), result, guarded(scratch, side))
         np.testing.assert_array_equal(result, plain)
 
 
@@ -82,6 +89,9 @@ def problems(dtype):
                 options = {"padding": (kernel[0] // 2, kernel[1] // 2), "stride": stride}
                 planes = Case("", (2, 3, size, size), (3, 1, *kernel), {"groups": 3, **options})
                 yield f"kernel {kernel} of padded planes", planes.problem(dtype)
+                for channels in (3, 19) if kernel[0] % 2 else ():
+                    planes = Case("", (2, channels, 13, size), (channels, 1, *kernel), {"groups": channels, **options})
+                    yield f"kernel {kernel} of channels last", replace(planes.problem(dtype), layout="NHWC")
             deep = Case("", (1, 17, size, size), (33, 17, *kernel), options)
             yield f"kernel {kernel} deep", deep.problem(dtype)
 
@@ -97,6 +107,10 @@ def main(name, dtype, *flags):
             strided = Case("", (1, 4, 9, 37), (4, 4, 3, 3), {"padding": 1})
             if name == "depthwise":
                 strided = Case("", (1, 4, 9, 97), (4, 1, 3, 3), {"groups": 4})
+            if name == "tiled":
+                for stride, width in ((1, 75), (2, 75), (2, 131)):
+                    rgb = Case("", (2, 3, 9, width), (17, 3, 3, 3), {"padding": 1, "stride": stride}).problem(dtype)
+                    call(f"{name} {shape} of RGB", method, replace(rgb, layout="NHWC"))
             if name in ("tiled", "depthwise"):
                 call(f"{name} {shape} of every second element", method, strided.problem(dtype), every_second)
     print("done")

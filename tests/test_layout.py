@@ -39,6 +39,10 @@ SQUARES = (
     Case("two phases", (2, 19, 9, 40), (64, 19, 5, 5), {"padding": 2, "stride": 2}),
     Case("three phases", (2, 19, 9, 40), (31, 19, 2, 3), {"stride": (1, 3), "dilation": 2}),
     Case("pixels in lanes", (2, 32, 3, 90), (8, 32, 1, 3), {"padding": "same", "padding_mode": "reflect"}, bias=True),
+    # Images, of which every third or sixth element makes a plane.
+    Case("RGB", (2, 3, 9, 75), (17, 3, 3, 3), {"padding": 1}, bias=True),
+    Case("RGB by two", (2, 3, 9, 131), (8, 3, 7, 7), {"padding": ((3, 2), (1, 5)), "stride": 2}),
+    Case("two of RGB", (1, 6, 9, 50), (16, 3, 3, 3), {"groups": 2, "padding": 1, "padding_mode": "reflect"}),
     Case("depths", (2, 7, 4, 6, 20), (18, 7, 3, 2, 2), {"padding": 1, "padding_mode": "circular"}),
 )
 
@@ -102,6 +106,19 @@ def test_depthwise_layers_have_the_bits_of_nchw(case):
     expected = function(x, weight, bias, **case.options, reproducible=True)
     result = function(last(x, case.rank), weight, bias, **case.options, method="depthwise", layout="NHWC")
     np.testing.assert_array_equal(first(result, case.rank), expected)
+
+
+@pytest.mark.parametrize("options", [{"padding": 4}, {"stride": 2, "padding": 3, "padding_mode": "reflect"}], ids=str)
+def test_passes_over_an_image_have_the_bits_of_nchw(rng, options):
+    x, weight = rng.standard_normal((2, 3, 40, 150), np.float32), np.ones((6, 1, 9, 7), np.float32)
+    weight *= np.arange(1, 7, dtype=np.float32).reshape(6, 1, 1, 1)
+    assert_same(nc.conv2d, 2, x, weight, normal(rng, (6,))[0], groups=3, method="separable", rtol=1e-3, **options)
+
+
+def test_passes_take_few_channels_last():
+    text = "5 channels lie last, which direct sums have in their lanes, but it takes 4 at most"
+    with pytest.raises(ValueError, match=text):
+        nc.conv2d(np.ones((1, 9, 9, 5)), np.ones((5, 1, 3, 3)), groups=5, layout="NHWC", method="separable", rtol=1.0)
 
 
 def test_a_depthwise_view_of_every_other_channel_is_read_all_the_same(rng):

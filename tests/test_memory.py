@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import tracemalloc
@@ -46,9 +47,10 @@ methods = pytest.mark.parametrize("method", table(), ids=lambda method: method.N
 @pytest.mark.parametrize("threads", [1, 2, 16, 64])
 def test_scratch_is_a_quarter_of_input_and_output_and_16_mib_at_most(method, threads):
     over = []
-    for case in (*EDGES, *RESNET50, *FILTERS, *LARGE, *PLANES):
+    everywhere = [(case, "NCHW") for case in (*EDGES, *RESNET50, *FILTERS, *LARGE, *PLANES)]
+    for case, layout in everywhere + [(case, "NHWC") for case in (*LARGE, *PLANES)]:
         for dtype in ("float32", "float64"):
-            problem = case.problem(dtype)
+            problem = dataclasses.replace(case.problem(dtype), layout=layout)
             moved = sum(math.prod(shape) for shape in (problem.x_shape, problem.out_shape)) * np.dtype(dtype).itemsize
             if method.why_not(problem, machine(threads)) is None:
                 scratch = method.scratch_bytes(problem, machine(threads))

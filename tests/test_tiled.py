@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 
 import numpy as np
@@ -12,6 +13,7 @@ from golden import run
 
 from numconv import jit
 from numconv.cpu import loops, tiled
+from numconv.cpu.simd.tiles import tile
 from numconv.machine import machine
 from numconv.testing import CASES, EDGES, RESNET50, arrays
 
@@ -123,4 +125,4 @@ def test_integers_beside_floats_are_converted_as_loops_does():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("extents", PIXELS + CHANNELS, ids=str)
 def test_no_tile_that_ships_spills_a_vector(extents, dtype):
-    assert spill(extents, dtype) is None
+    assert spill(tile(*extents[:3], np.dtype(dtype), *extents[3:]), math.prod(extents[:3])) is None

@@ -1,8 +1,8 @@
 """Channels in the vector lanes: the part of `depthwise` for inputs and outputs that have them last.
 
 A channel's sums meet its own inputs alone, and a pixel's channels lie together in the input, the weights and the
-output: so a tap of a row is an address, in the input or in a pixel of padding, and nothing is copied or transposed.
-A tile takes four pixels at once, which share each load of weights.
+output: so tiles (simd/pixels.py) read the input where it lies. The addresses of the input pixels that some output rows
+meet, of which padding is one, are found once for all channels. A task is one output row, or two that share input rows.
 """
 
 from __future__ import annotations
@@ -17,36 +17,86 @@ from ..jit import njit
 from ..machine import Machine
 from ..method import Array
 from ..problem import Problem
-from .operands import CACHE_LINE, three, three_axes
-from .panel import Sources, find_sources
+from .operands import CACHE_LINE, padded_axes, three, three_axes
 from .simd.fields import packed, record
-from .simd.pixels import correlate_pixels
+from .simd.ir import WIDE
+from .simd.pixels import call_pixels, pixels_tile
 from .simd.shares import Share, kernel, portion
 
-# Pixels of a tile, as the length of a tuple.
-PIXELS, ONE = (0,) * 4, (0,)
-# Channels of a row that are swept together, so that the weights and the inputs stay in the first-level cache.
-CHANNELS = 64
+# Output rows of a tile and its pixels: 14 sums, 14 weights and an input in 32 registers; 8 sums in 16.
+ROWS = 2
+WIDTHS = (7, 6, 5) if WIDE else (4, 3)
+# Columns of a kernel that a tile takes at once: those that leave least of its width, which is taken one by one.
+RUNS = (7, 5, 3)
+# Square kernels that have tiles of their own, without loops over taps: 1.5 times as fast for 3x3, 1.08 for 5x5.
+KERNELS = RUNS if WIDE else (3,)
+# So few channels are taken one by one, as planes: of an image, that is.
+FEW = 4
+# Pixels whose addresses are found at once.
+BLOCK = 112
+# What a table of offsets says of padding.
+OUTSIDE = -(1 << 63)
+
+
+class Shape(NamedTuple):
+    """The tiles of a Problem, and the rows of a task.
+
+    height: the rows of the kernel that tiles are made for, 0 for any; run: the columns that they take at once; width:
+    their pixels. Of a task's output rows each lies `row_step` below the one before, and meets the input `lag` kernel
+    rows later. block: pixels whose addresses are found at once, which meet so many `columns`.
+    """
+
+    rows: int
+    height: int
+    run: int
+    width: int
+    row_step: int
+    lag: int
+    block: int
+    columns: int
 
 
 class Launch(NamedTuple):
-    """The integers of a launch; spatial axes are padded to three on the left. relu is a flag."""
+    """The integers of a launch; spatial axes are padded to three on the left.
+
+    See Shape and, for the first, `call_pixels`. tile: its address. Of the channels there are so many `parts`, each of
+    `part` channels, that are tasks of their own.
+    """
 
     kernel_d: int
     kernel_h: int
     kernel_w: int
+    dilation_w: int
+    lag: int
+    columns: int
+    pitch: int
+    apart: int
+    relu: int
+    dilation_d: int
+    dilation_h: int
     stride_d: int
     stride_h: int
     stride_w: int
-    dilation_d: int
-    dilation_h: int
-    dilation_w: int
-    relu: int
+    tile: int
+    rows: int
+    row_step: int
+    part: int
+    parts: int
+    block: int
+
+
+class Positions(NamedTuple):
+    """The input's position, or -1, of each padded position on each axis."""
+
+    depth: Array
+    height: Array
+    width: Array
 
 
 def served(problem: Problem) -> bool:
-    """Whether channels lie last, and there are several: one is a plane in either layout."""
-    return problem.layout != "NCHW" and problem.out_channels > 1
+    """Whether channels lie last, and there are more than `FEW`, or the kernel is deep, which planes do not take."""
+    deep = problem.rank == 3 and problem.kernel[0] > 1 and problem.in_channels > 1
+    return problem.layout != "NCHW" and (problem.in_channels > FEW or deep)
 
 
 def why_not(problem: Problem) -> str | None:
@@ -59,25 +109,73 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
-def cycles(problem: Problem, machine: Machine) -> int:
-    """Cycles of the busiest thread: about one for a multiply-add, and so many to start a tile and each of its taps."""
-    out_w = problem.out_spatial[-1]
-    rows = math.prod((problem.batch, *problem.out_spatial[:-1]))
-    vectors = -(-problem.out_channels // machine.lanes(problem.accumulator))
-    return -(-rows // machine.threads) * out_w * (30 + problem.taps * (4 + vectors))
+def cycles(problem: Problem, machine: Machine) -> float:
+    """Cycles of the busiest thread: one for a multiply-add, and what tiles, their loops and the addresses take."""
+    shape = _shape(problem)
+    vectors, taps = -(-problem.out_channels // machine.lanes(problem.accumulator)), problem.taps
+    loops = 0 if shape.height else 3 * shape.rows * taps // shape.run
+    tile = 60 + vectors * (25 + loops + shape.rows * shape.width * taps)
+    out_w, parts = problem.out_spatial[-1], _parts(problem, machine)
+    task = 150 + -(-out_w // shape.width) * tile + -(-out_w // shape.block) * _entries(problem)[0]
+    return -(-_tasks(problem) * parts // machine.threads) * task / parts
+
+
+def pack(problem: Problem, machine: Machine, weight: Array, bias: Array) -> tuple[Array, Array]:
+    """Weights (channels, taps) as (vectors, taps, lanes), and the biases, both in whole vectors."""
+    lanes = machine.lanes(problem.accumulator)
+    beyond = -len(weight) % lanes
+    rows = np.pad(weight, ((0, beyond), (0, 0))).reshape(-1, lanes, problem.taps)
+    return np.ascontiguousarray(rows.swapaxes(1, 2)), np.pad(bias, (0, beyond))
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
-    """The places of a row's taps, for each thread."""
-    return machine.threads * _entries(problem) * 8
+    """For each thread: the addresses of inputs, the offsets of columns, and a pixel."""
+    return machine.threads * -(-sum(_entries(problem)) // CACHE_LINE) * CACHE_LINE * 8
 
 
-def _entries(problem: Problem) -> int:
-    return -(-2 * problem.taps // CACHE_LINE) * CACHE_LINE
+def _entries(problem: Problem) -> tuple[int, int, int]:
+    """The same in entries of 8 bytes."""
+    shape, (before, after), stride = _shape(problem), problem.padding[-1], problem.stride[-1]
+    kernel_d, kernel_h, _ = three(problem, "kernel")
+    sources = kernel_d * (kernel_h + shape.lag) * shape.columns
+    return sources, before + problem.spatial[-1] + after + shape.width * stride, problem.out_channels
+
+
+@functools.lru_cache(maxsize=1024)
+def _shape(problem: Problem) -> Shape:
+    """The Shape of a Problem: two rows wherever they share input rows, and the pixels that waste least."""
+    (kernel_d, kernel_h, kernel_w), (_, stride_h, stride_w), (_, dilation_h, dilation_w) = (
+        three(problem, name) for name in ("kernel", "stride", "dilation")
+    )
+    _, out_h, out_w = three(problem, "out_spatial")
+    common = math.gcd(stride_h, dilation_h)
+    step, lag = dilation_h // common, stride_h // common
+    shared = lag < kernel_h and step < out_h
+    rows, row_step, lag = (ROWS, step, lag) if shared else (1, 1, 0)
+    # A single row has as many sums.
+    width = min((width * ROWS // rows for width in WIDTHS), key=lambda width: -(-out_w // width) * width)
+    run = min((run for run in RUNS if run <= kernel_w and dilation_w == 1), key=lambda run: kernel_w % run, default=1)
+    own = shared and run in KERNELS and (kernel_d, kernel_h, kernel_w) == (1, run, run)
+    height = run if own and stride_h == stride_w and dilation_h == 1 else 0
+    block = min(-(-out_w // width), BLOCK // width) * width
+    columns = (block - 1) * stride_w + (kernel_w - 1) * dilation_w + 1
+    return Shape(rows, height, run, width, row_step, lag, block, columns)
+
+
+def _tasks(problem: Problem) -> int:
+    """Rows, or pairs of rows, of all planes; those that would begin below the last row included."""
+    (out_d, out_h, _), shape = three(problem, "out_spatial"), _shape(problem)
+    return int(problem.batch * out_d * -(-out_h // (shape.rows * shape.row_step)) * shape.row_step)
+
+
+def _parts(problem: Problem, machine: Machine) -> int:
+    """Parts of the channels that are tasks of their own, where there are few rows for the threads."""
+    vectors = -(-problem.out_channels // machine.lanes(problem.accumulator))
+    return min(-(-machine.threads // max(1, _tasks(problem))), vectors)
 
 
 def run(problem: Problem, machine: Machine, weight: Array, bias: Array, x: Array, out: Array, scratch: Array) -> None:
-    """Fill `out` (n, c, ...), from x (n, c, ...) and weight (taps, c)."""
+    """Fill `out` (n, c, ...), from x (n, c, ...) and what `pack` made."""
     x = three_axes(x, problem.spatial)
     if x.strides[1] != x.itemsize:
         # Views of every other channel, say, which no vector can read.
@@ -88,19 +186,47 @@ def run(problem: Problem, machine: Machine, weight: Array, bias: Array, x: Array
         np.array([x.ctypes.data, n, d, h, w]),
         weight,
         bias,
-        np.moveaxis(three_axes(out, problem.out_spatial), 1, -1),
+        three_axes(out, problem.out_spatial).transpose(0, 2, 3, 4, 1),
         scratch.view(np.int64).reshape(machine.threads, -1),
-        *_launch(problem),
+        *_launch(problem, machine),
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem) -> tuple[Array, Array]:
+def _launch(problem: Problem, machine: Machine) -> tuple[Array, Array]:
     """A pixel of padding, and what else `correlate` is told of a Problem."""
-    axes = (*three(problem, "kernel"), *three(problem, "stride"), *three(problem, "dilation"))
-    launch = Launch._make((*axes, int(problem.activation == "relu")))
-    outside = np.full(problem.out_channels, problem.padding_value, problem.accumulator)
-    return outside, packed(launch, find_sources(problem))
+    shape, channels, parts = _shape(problem), problem.out_channels, _parts(problem, machine)
+    kernel, stride, dilation = (three(problem, name) for name in ("kernel", "stride", "dilation"))
+    lanes = machine.lanes(problem.accumulator)
+    tile = pixels_tile(problem.accumulator, shape.rows, shape.height, shape.run, stride[2], shape.width)
+    launch = Launch(
+        kernel_d=kernel[0],
+        kernel_h=kernel[1],
+        kernel_w=kernel[2],
+        dilation_w=dilation[2],
+        lag=shape.lag,
+        columns=shape.columns,
+        pitch=channels,
+        apart=shape.row_step * problem.out_spatial[-1] * channels,
+        relu=int(problem.activation == "relu"),
+        dilation_d=dilation[0],
+        dilation_h=dilation[1],
+        stride_d=stride[0],
+        stride_h=stride[1],
+        stride_w=stride[2],
+        tile=tile.address,
+        rows=shape.rows,
+        row_step=shape.row_step,
+        part=-(-channels // (lanes * parts)) * lanes,
+        parts=parts,
+        block=shape.block,
+    )
+    depth, height, columns = padded_axes(problem)
+    # What is more of a tile than of the output meets positions behind the last.
+    height = np.append(height, np.full(shape.row_step * stride[1], -1))
+    columns = np.append(columns, np.full(shape.width * stride[2], -1))
+    outside = np.full(channels, problem.padding_value, problem.accumulator)
+    return outside, packed(launch, Positions(depth, height, columns))
 
 
 @kernel
@@ -114,84 +240,63 @@ def correlate(
     outside: Array,
     integers: Array,
 ) -> None:
-    """The rows of one share: out (n, od, oh, ow, c), weight (taps, c), scratch (shares, ...), outside (c,).
+    """The tasks of one share: out (n, od, oh, ow, c), weight (vectors, taps, lanes), scratch (shares, ...).
 
-    place: the address of the input and the bytes from one image, plane, row and column to the next.
+    place: the address of the input and the bytes from one image, plane, row and column to the next. outside (c,).
     """
-    launch, sources = record(Launch, integers, 0), record(Sources, integers, 1)
-    rows = out.shape[0] * out.shape[1] * out.shape[2]
-    first, end = portion(rows, share)
-    for row in range(first, end):
-        rest, oh = divmod(row, out.shape[2])
-        n, od = divmod(rest, out.shape[1])
-        image = place[0] + n * place[1]
-        correlate_row(
-            image, place, weight, bias, out[n, od, oh], od, oh, scratch[share.number], outside, sources, launch
-        )
+    launch, positions = record(Launch, integers, 0), record(Positions, integers, 1)
+    told, width = integers[integers[0] :], positions.width
+    images, out_d, out_h, out_w, channels = out.shape
+    own = scratch[share.number]
+    offsets, spare, sources = own[: len(width)], own[len(width) :], own[len(width) + channels :]
+    for column in range(len(width)):
+        offsets[column] = width[column] * place[4] if width[column] >= 0 else OUTSIDE
+    together = launch.rows * launch.row_step
+    pairs = -(-out_h // together) * launch.row_step
+    begin, stop = portion(images * out_d * pairs * launch.parts, share)
+    for task in range(begin, stop):
+        rest, part = divmod(task, launch.parts)
+        rest, pair = divmod(rest, pairs)
+        n, od = divmod(rest, out_d)
+        turn, inside = divmod(pair, launch.row_step)
+        oh = turn * together + inside
+        if oh >= out_h:
+            continue
+        present = 1 if oh + launch.row_step >= out_h else launch.rows
+        first = part * launch.part
+        end = min(first + launch.part, channels)
+        for ow in range(0, out_w, launch.block):
+            image = place[0] + n * place[1]
+            find_sources(sources, image, place, od, oh, ow, outside, positions, offsets, launch)
+            start = (((n * out_d + od) * out_h + oh) * out_w + ow) * channels
+            pixels = min(launch.block, out_w - ow)
+            call_pixels(launch.tile, sources, told, weight, bias, spare, out, start, first, end, present, pixels)
 
 
 @njit()
-def correlate_row(
-    image: int,
-    place: Array,
-    weight: Array,
-    bias: Array,
-    out: Array,
-    od: int,
-    oh: int,
-    places: Array,
-    outside: Array,
-    sources: Sources,
-    launch: Launch,
-) -> None:
-    """One output row (ow, c): four pixels at a time where all their taps are inside, one by one beside the padding."""
-    width, channels = out.shape
-    low, high = 0, width
-    for kw in range(launch.kernel_w):
-        low, high = max(low, sources.interior[2 * kw]), min(high, sources.interior[2 * kw + 1])
-    ow, taps = 0, len(weight)
-    while ow < width:
-        if low <= ow <= high - 4:
-            find_places(places, image, place, od, oh, ow, outside, sources, launch)
-            for channel in range(0, channels, CHANNELS):
-                count = min(CHANNELS, channels - channel)
-                for first in range(0, high - ow - 3, 4):
-                    target = out[ow + first]
-                    correlate_pixels(
-                        PIXELS, places, first, taps, weight, bias, launch.relu, target, channels, channel, count
-                    )
-            ow += (high - ow) // 4 * 4
-        else:
-            find_places(places, image, place, od, oh, ow, outside, sources, launch)
-            correlate_pixels(ONE, places, 0, taps, weight, bias, launch.relu, out[ow], channels, 0, channels)
-            ow += 1
-
-
-@njit()
-def find_places(
-    places: Array,
+def find_sources(
+    sources: Array,
     image: int,
     place: Array,
     od: int,
     oh: int,
     ow: int,
     outside: Array,
-    sources: Sources,
+    positions: Positions,
+    offsets: Array,
     launch: Launch,
 ) -> None:
-    """For each tap, the address of the channels that output pixel ow meets, and the bytes from there to what the next
-    pixel meets, if both are inside.
-    """
-    nowhere = outside.ctypes.data
+    """The address of each input pixel that a block of output pixels meets: `outside` for padding."""
+    nowhere, columns = outside.ctypes.data, offsets[ow * launch.stride_w :][: launch.columns]
     entry = 0
     for kd in range(launch.kernel_d):
-        d = sources.depth[od * launch.stride_d + kd * launch.dilation_d]
-        for kh in range(launch.kernel_h):
-            h = sources.height[oh * launch.stride_h + kh * launch.dilation_h]
-            row = image + d * place[2] + h * place[3]
-            for kw in range(launch.kernel_w):
-                w = sources.width[ow * launch.stride_w + kw * launch.dilation_w]
-                inside = d >= 0 and h >= 0 and w >= 0
-                places[entry] = row + w * place[4] if inside else nowhere
-                places[entry + 1] = launch.stride_w * place[4] if inside else 0
-                entry += 2
+        d = positions.depth[od * launch.stride_d + kd * launch.dilation_d]
+        for number in range(launch.kernel_h + launch.lag):
+            h = positions.height[oh * launch.stride_h + number * launch.dilation_h]
+            row, part = image + d * place[2] + h * place[3], sources[entry : entry + len(columns)]
+            if d >= 0 and h >= 0:
+                for column in range(len(columns)):
+                    part[column] = row + columns[column] if columns[column] != OUTSIDE else nowhere
+            else:
+                part[:] = nowhere
+            entry += launch.columns

@@ -5,7 +5,7 @@ bottom, so each of its sums gets its products in the one order of summation, and
 the output, bias and activation included. Small square kernels have strips of their own, which read the input where it
 lies, padding of zeros or not (simd/strips.py); the others are swept by rows and vectors of columns (simd/rows.py),
 where the input lies or, with padding or a stride, through a window (window.py) of a few of its rows. With the channels
-last, a tile has channels in its lanes (channel_lanes.py).
+last, a tile has channels in its lanes (channel_lanes.py), or, where they are few, rows come and go through scratch.
 
 It wins wherever there is one input channel to a group, with any number of output channels: such layers are bound by
 memory, and by the loads of neighbouring columns, which this shares over rows [1]_.
@@ -26,9 +26,9 @@ from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from . import channel_lanes
 from .blocks import Blocks, blocks, locate, take, tasks
-from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
+from .operands import CACHE_LINE, biases, interleaved, no_room, no_vectors, shared_scratch, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
-from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
+from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, scatter, sweep_cycles, tiles
 from .simd.fields import packed, record
 from .simd.ir import vectors_fit
 from .simd.shares import Share, kernel
@@ -49,8 +49,8 @@ LARGEST_WINDOW = 512 << 10
 
 
 class Prepared(NamedTuple):
-    """weight: (output channels, taps), or (taps, output channels) for channels last, and bias: (output channels,), in
-    the accumulator's dtype.
+    """weight: (output channels, taps), or (vectors, taps, lanes) for channels last, and bias: (output channels,), for
+    channels last in whole vectors; in the accumulator's dtype.
     """
 
     weight: Array
@@ -89,15 +89,16 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
     if channel_lanes.served(problem):
         return channel_lanes.scratch_bytes(problem, machine)
     geometry, _, _, sweep = _layout(problem, machine)
-    share = sweep.planes * geometry.plane_size + _beside_window(problem, machine)
+    share = sweep.planes * geometry.plane_size + _beside_window(problem, machine) + sweep.block
     return shared_scratch(problem, machine, share)
 
 
 def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | None) -> Prepared:
     rows = weight.astype(problem.accumulator, order="C", copy=False).reshape(problem.out_channels, problem.taps)
+    shifts = biases(problem, bias)
     if channel_lanes.served(problem):
-        rows = np.ascontiguousarray(rows.T)
-    return Prepared(rows, biases(problem, bias))
+        rows, shifts = channel_lanes.pack(problem, machine, rows, shifts)
+    return Prepared(rows, shifts)
 
 
 def run(
@@ -114,13 +115,15 @@ def run(
     if channel_lanes.served(problem):
         channel_lanes.run(problem, machine, *prepared, x, out, scratch)
         return
+    own = scratch.view(problem.accumulator)
     correlate(
         machine.threads,
         three_axes(x, problem.spatial),
         prepared.weight,
         prepared.bias,
         three_axes(out, problem.out_spatial),
-        scratch.view(problem.accumulator).reshape(machine.threads, -1),
+        own if interleaved(problem) else out.reshape(-1),
+        own.reshape(machine.threads, -1),
         _launch(problem, machine),
     )
 
@@ -145,7 +148,8 @@ def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks,
     # Small maps are filled several at a time.
     planes = max(1, WINDOW_BYTES // 4 // (geometry.plane_size * problem.accumulator.itemsize))
     together = min(problem.groups, planes) if split.row_blocks == split.out_d == 1 else 1
-    return geometry, tables, split, _sweep(problem, lanes)._replace(planes=together)
+    sweep, block = _sweep(problem, lanes), rows * columns if interleaved(problem) else 0
+    return geometry, tables, split, sweep._replace(planes=together, window=sweep.window + block, block=block)
 
 
 def _sweep(problem: Problem, lanes: int) -> Sweep:
@@ -191,9 +195,10 @@ def _beside_window(problem: Problem, machine: Machine) -> int:
 
 
 def _window_size(problem: Problem, rows: int) -> int:
-    """Bytes of one plane's window for so many output rows."""
+    """Bytes of one plane's window for so many output rows, and of their block."""
     columns = phases(problem, -1, not served(problem)).length(problem.out_spatial[-1])
-    return phases(problem, -2, False).length(rows) * columns * problem.accumulator.itemsize
+    block = rows * problem.out_spatial[-1] if interleaved(problem) else 0
+    return (phases(problem, -2, False).length(rows) * columns + block) * problem.accumulator.itemsize
 
 
 def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
@@ -206,20 +211,26 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
         adding = channels * strip_cycles(problem, rows, vectors)
     else:
         adding = channels * sweep_cycles(sweep.kernel_h, sweep.kernel_w, sweep.tile_rows, rows, vectors)
+    if interleaved(problem):
+        adding += 1.5 * channels * rows * columns
     far = _window_size(problem, rows) > WINDOW_BYTES
     copying = 0 if sweep.direct else copy_cycles(problem, rows, columns, lanes, not sweep.strip, False) * (1 + far)
     return -(-tasks(problem, rows, columns, channels) // machine.threads) * int(TASK_COST + copying + adding)
 
 
 @kernel
-def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, integers: Array) -> None:
+def correlate(
+    share: Share, x: Array, weight: Array, bias: Array, out: Array, flat: Array, scratch: Array, integers: Array
+) -> None:
     """The tasks of one share, and then what is left of the others: x (n, groups, d, h, w), out (n, groups*co, od, oh,
-    ow), scratch (shares, ...).
+    ow), and in `flat` where a row's pixels are neighbours, scratch (shares, ...).
     """
     window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
     sweep = record(Sweep, integers, 3)
     own = scratch[share.number]
-    zeros, spare, filled = own[: sweep.zeros], own[sweep.zeros : sweep.window], own[sweep.window :]
+    zeros, spare, filled = own[: sweep.zeros], own[sweep.zeros : sweep.window - sweep.block], own[sweep.window :]
+    block = own[sweep.window - sweep.block : sweep.window]
+    target = block if sweep.block else flat
     zeros[:] = 0
     height, width = out.shape[3:]
     # Flat places: a slice for each tile would cost as much as a small tile.
@@ -234,7 +245,7 @@ def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, sc
             fill(filled, x[n, first:], 0, groups, od, oh, 0, tables, window)
         for channel in range(first * blocks.channels, (first + groups) * blocks.channels):
             group = channel // blocks.channels
-            start = (n * out.shape[1] + channel) * plane + (od * height + oh) * width
+            start = 0 if sweep.block else (n * out.shape[1] + channel) * plane + (od * height + oh) * width
             depth = (n * x.shape[1] + group) * x_plane + od * window.stride_d * x.shape[3] * x.shape[4]
             inside = (group - first) * window.plane_size
             kernel, shift = weight[channel], bias[channel]
@@ -242,19 +253,23 @@ def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, sc
                 if direct:
                     top, left = oh * sweep.strip - sweep.above, -window.first_column
                     place = Plane(depth, x.shape[4], x.shape[3], x.shape[4], top, left, start, rows, width)
-                    correlate_strips(out, x, kernel, shift, zeros, spare, place, sweep.strip, blocks.relu, tables.tiles)
+                    correlate_strips(
+                        target, x, kernel, shift, zeros, spare, place, sweep.strip, blocks.relu, tables.tiles
+                    )
                 else:
                     place = Plane(inside, window.pitch, window.rows, window.columns, 0, 0, start, rows, width)
                     correlate_strips(
-                        out, filled, kernel, shift, zeros, spare, place, sweep.strip, blocks.relu, tables.tiles
+                        target, filled, kernel, shift, zeros, spare, place, sweep.strip, blocks.relu, tables.tiles
                     )
             elif direct:
                 begin = depth + oh * window.stride_h * x.shape[4]
                 places = Places(begin, x.shape[4], window.stride_h * x.shape[4], start, rows, width, width, 1)
-                correlate_rows(out, x, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
+                correlate_rows(target, x, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
             else:
                 places = Places(inside, window.pitch, window.row_step * window.pitch, start, rows, width, width, 0)
-                correlate_rows(out, filled, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
+                correlate_rows(target, filled, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
+            if sweep.block:
+                scatter(block, out[n, channel, od, oh : oh + rows])
         task += groups
         if task == end_task:
             task, end_task = take(share, sweep.planes, len(out), blocks)

@@ -33,6 +33,11 @@ def three(problem: Problem, name: str, missing: Any = 1) -> tuple[Any, ...]:
     return (missing,) * (3 - problem.rank) + found
 
 
+def interleaved(problem: Problem) -> bool:
+    """Whether an output row of a channel has other channels between its pixels."""
+    return problem.layout != "NCHW" and problem.out_channels > 1
+
+
 def padded_axes(problem: Problem) -> list[Array]:
     """For each of three axes, the input index of each padded index, -1 in constant padding."""
     sides = zip(three(problem, "spatial"), three(problem, "padding", (0, 0)), strict=True)

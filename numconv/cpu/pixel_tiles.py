@@ -73,7 +73,7 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     if finishing:
         return adding
     if problem.layout != "NCHW":
-        return adding + rows * -(-channels // lanes) * -(-columns // lanes) * 12 * lanes
+        return adding + rows * -(-channels // lanes) * -(-columns // lanes) * 8 * lanes
     return adding + channels * rows * (20 + 6 * columns // lanes)
 
 

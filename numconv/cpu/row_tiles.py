@@ -26,7 +26,7 @@ class Sweep(NamedTuple):
     """How rows are swept: the kernel, and the input rows between two of its; the rows of a tile, and the output rows
     between two of them; whether x is read where it lies; the planes of a window. Of strips (row_strips.py): the
     stride, or 0 where tiles serve; the rows of padding above; the length of the row of zeros, and where, behind it and
-    the spare tile, the window begins.
+    the spare tile, the window begins. The elements of a block of output that goes to channels which lie last, or 0.
     """
 
     kernel_h: int
@@ -40,6 +40,7 @@ class Sweep(NamedTuple):
     above: int
     zeros: int
     window: int
+    block: int = 0
 
 
 class Places(NamedTuple):
@@ -167,3 +168,12 @@ def correlate_strip(
             columns,
         )
         j += most
+
+
+@njit()
+def scatter(block: Array, out: Array) -> None:
+    """Out (h, w) = a block's rows one behind the other, where other channels lie between the output's pixels."""
+    for row in range(len(out)):
+        line, source = out[row], block[row * out.shape[1] :]
+        for j in range(len(line)):
+            line[j] = source[j]

@@ -37,8 +37,8 @@ from ..problem import SEGMENT, Problem
 from ..rank_one import factors, kernels
 from . import channel_lanes
 from .blocks import Blocks, blocks, locate, take, tasks
-from .operands import CACHE_LINE, biases, no_room, no_vectors, shared_scratch, three_axes
-from .row_tiles import HEIGHTS, TILES, VECTORS, Places, Sweep, correlate_rows, sweep_cycles, tiles
+from .operands import CACHE_LINE, biases, interleaved, no_room, no_vectors, shared_scratch, three_axes
+from .row_tiles import HEIGHTS, TILES, VECTORS, Places, Sweep, correlate_rows, scatter, sweep_cycles, tiles
 from .simd.fields import packed, record
 from .simd.shares import Share, kernel
 from .window import Tables, Window, copy_cycles, fill, phases, window
@@ -68,7 +68,8 @@ class Prepared(NamedTuple):
 class Passes(NamedTuple):
     """The kernel, its planes 1 where a pass over them is not needed; rows that lie apart in the padded input between
     output rows and between the kernel's; the column pass's tile rows and the output rows between two of them; and of
-    the scratch the pitch of the sums of rows, and where those of planes and of rows begin.
+    the scratch the pitch of the sums of rows, and where those of planes and of rows begin, and the block of output that
+    goes to channels which lie last, or 0.
     """
 
     kernel_d: int
@@ -81,6 +82,7 @@ class Passes(NamedTuple):
     pitch: int
     planes_at: int
     rows_at: int
+    block_at: int
 
 
 def why_not(problem: Problem, machine: Machine) -> str | None:
@@ -88,8 +90,9 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"each output channel sums {problem.in_channels // problem.groups} input channels, but it takes one"
     if reason := no_vectors(problem, machine, "tiles"):
         return reason
-    if channel_lanes.served(problem):
-        return f"the layout is {problem.layout}, but it writes rows of one channel, as NCHW has them"
+    if problem.layout != "NCHW" and problem.in_channels > channel_lanes.FEW:
+        few = f"{problem.in_channels} channels lie last, which direct sums have in their lanes"
+        return f"{few}, but it takes {channel_lanes.FEW} at most: one by one, as each reads all of the input"
     if problem.rank_one is None:
         return "its kernels are not known to be of rank 1: large ones are looked at, where rtol is given"
     if max(problem.kernel) > SEGMENT:
@@ -147,13 +150,15 @@ def run(
 ) -> None:
     if not out.size:
         return
+    own = scratch.view(problem.accumulator)
     correlate(
         machine.threads,
         three_axes(x, problem.spatial),
         prepared.weight,
         prepared.bias,
         three_axes(out, problem.out_spatial),
-        scratch.view(problem.accumulator).reshape(machine.threads, -1),
+        own if interleaved(problem) else out.reshape(-1),
+        own.reshape(machine.threads, -1),
         _launch(problem, machine),
     )
 
@@ -199,6 +204,9 @@ def _passes(problem: Problem, machine: Machine, block: tuple[int, int]) -> Passe
     beyond = VECTORS * lanes
     planes_at = kernel_d * geometry.plane_size + beyond
     rows_at = planes_at + (geometry.plane_size + beyond) * (kernel_d > 1)
+    # A vector more, lest rows lie a power of two apart.
+    pitch = (-(-block[1] // lanes) + 1) * lanes
+    block_at = rows_at + phases(problem, -2, False).length(block[0]) * pitch + beyond
     return Passes(
         kernel_d=kernel_d,
         kernel_h=kernel_h,
@@ -208,17 +216,18 @@ def _passes(problem: Problem, machine: Machine, block: tuple[int, int]) -> Passe
         # Output rows share rows of sums where they lie as far apart as the kernel's do.
         tile_rows=next(rows for rows in HEIGHTS if rows <= kernel_h) if stride_h == 1 else 1,
         apart=dilation_h if stride_h == 1 else 1,
-        # A vector more, lest rows lie a power of two apart.
-        pitch=(-(-block[1] // lanes) + 1) * lanes,
+        pitch=pitch,
         planes_at=planes_at,
         rows_at=rows_at,
+        block_at=block_at if interleaved(problem) else 0,
     )
 
 
 def _elements(problem: Problem, machine: Machine, block: tuple[int, int]) -> int:
-    """Elements of a thread's scratch: the window, sums of planes and of rows."""
+    """Elements of a thread's scratch: the window, sums of planes and of rows, a block of output."""
     passes, met = _passes(problem, machine, block), phases(problem, -2, False).length(block[0])
-    return passes.rows_at + met * passes.pitch + VECTORS * machine.lanes(problem.accumulator)
+    sums = passes.rows_at + met * passes.pitch + VECTORS * machine.lanes(problem.accumulator)
+    return sums + math.prod(block) * interleaved(problem)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -251,6 +260,8 @@ def _busiest(problem: Problem, machine: Machine, block: tuple[int, int]) -> int:
         adding += sweep_cycles(1, passes.kernel_d, 1, 1, geometry.plane_size // lanes)
     # Of a large image, the rows of a block's window come from memory in short pieces.
     copying = 3 * copy_cycles(problem, rows, columns, lanes, True, False)
+    if interleaved(problem):
+        adding += 3 * rows * columns // 2
     return -(-tasks(problem, rows, columns, channels) // machine.threads) * (100 + copying + channels * adding)
 
 
@@ -261,11 +272,12 @@ def correlate(
     weight: Array,
     bias: Array,
     out: Array,
+    whole: Array,
     scratch: Array,
     integers: Array,
 ) -> None:
     """The tasks of one share, and then what is left of the others: x (n, groups, d, h, w), out (n, groups*co, od, oh,
-    ow), scratch (shares, ...).
+    ow), and in `whole` where a row's pixels are neighbours, scratch (shares, ...).
     """
     window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
     passes = record(Passes, integers, 3)
@@ -281,7 +293,8 @@ def correlate(
     filled, sums = own[: passes.planes_at], own[passes.rows_at :]
     # One plane's window, or the sum over the kernel's planes.
     flat = own[passes.planes_at : passes.rows_at] if kernel_d > 1 else filled
-    results = out.reshape(-1)
+    block = own[passes.block_at :]
+    results = block if passes.block_at else whole
     height, width = out.shape[3:]
     task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
@@ -292,15 +305,20 @@ def correlate(
         for channel in range(group * blocks.channels, (group + 1) * blocks.channels):
             row, column = weight[channel, :kernel_w], weight[channel, kernel_w : kernel_w + kernel_h]
             if kernel_d > 1:
-                plane, apart = weight[channel, kernel_w + kernel_h :], offsets[kernel_w:]
+                plane, planes_at = weight[channel, kernel_w + kernel_h :], offsets[kernel_w:]
                 places = Places(0, 0, 0, 0, 1, window.plane_size, 0, 0)
-                correlate_rows(flat, filled, plane, zero, places, 0, apart, addresses[2 * TILES :], over_planes)
+                correlate_rows(flat, filled, plane, zero, places, 0, planes_at, addresses[2 * TILES :], over_planes)
             places = Places(0, window.pitch, window.pitch, 0, met, columns, pitch, 0)
             correlate_rows(sums, flat, row, zero, places, 0, offsets[:kernel_w], addresses, along_rows)
             start = (((n * out.shape[1] + channel) * out.shape[2] + od) * height + oh) * width + ow
-            places = Places(0, pitch, passes.stride_h * pitch, start, rows, columns, width, 0)
+            apart = width
+            if passes.block_at:
+                start, apart = 0, columns
+            places = Places(0, pitch, passes.stride_h * pitch, start, rows, columns, apart, 0)
             shift = bias[channel]
             correlate_rows(
                 results, sums, column, shift, places, blocks.relu, offsets[:1], addresses[TILES:], down_columns
             )
+            if passes.block_at:
+                scatter(block, out[n, channel, od, oh : oh + rows, ow : ow + columns])
         task, end_task = take(share, 1, len(out), blocks)

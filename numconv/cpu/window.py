@@ -25,8 +25,7 @@ from .simd.copies import copy_rows, transpose_rows
 from .simd.ir import address_of, contiguous, floats_alike, vectors_fit
 
 # The distance of neighbours in a row that is copied, as the length of a tuple: known at compile time.
-ONE = (0,)
-TWO = (0, 0)
+ONE, TWO, THREE, SIX = ((0,) * apart for apart in (1, 2, 3, 6))
 LINE_BYTES = 64
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
 WINDOW_BYTES = 256 << 10
@@ -150,11 +149,13 @@ def copy_cycles(problem: Problem, rows: int, columns: int, lanes: int, phased: b
     vectors = -(-width // lanes)
     row = 6 * vectors if column_axis.copy_step == 1 else 10 * vectors if column_axis.copy_step == 2 else 2 * width
     if problem.layout != "NCHW":
-        # Squares of vectors are transposed, whose lanes have channels or nothing.
         channels = problem.in_channels // problem.groups
-        row = (
-            12 * vectors * lanes * -(-channels // lanes) // max(1, channels) if channels >= LEAST_PLANES else 2 * width
-        )
+        apart = problem.in_channels * column_axis.copy_step
+        if apart in (len(THREE), len(SIX)):
+            row = (4 + 3 * apart) * vectors
+        else:  # squares of vectors are transposed, whose lanes have channels or nothing
+            squares = 12 * vectors * lanes * -(-channels // lanes) // max(1, channels)
+            row = squares if channels >= LEAST_PLANES else 2 * width
     return total_planes(problem) * copies * (40 + row_axis.length(rows) * row)
 
 
@@ -334,6 +335,7 @@ def fill_rows(
     # A slice of one row alone: of a contiguous array, the compiler knows that it is contiguous.
     source = x[ci, d, h, min(max(first, 0), x.shape[3]) :]
     row_pitch, plane_pitch = x.strides[2] // x.itemsize * window.row_copy_step, x.strides[0] // x.itemsize
+    apart = x.strides[3] // x.itemsize * step
     if vectors_fit(target, x) and step == 1:
         copy_rows(
             ONE, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, plane_pitch
@@ -342,8 +344,11 @@ def fill_rows(
         copy_rows(
             TWO, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, plane_pitch
         )
+    elif not contiguous(x) and floats_alike(target, x) and channels_are_neighbours(x) and apart == len(THREE):
+        copy_rows(THREE, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, 1)
+    elif not contiguous(x) and floats_alike(target, x) and channels_are_neighbours(x) and apart == len(SIX):
+        copy_rows(SIX, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, 1)
     elif not contiguous(x) and floats_alike(target, x) and planes >= LEAST_PLANES and channels_are_neighbours(x):
-        apart = x.strides[3] // x.itemsize * step
         transpose_rows(target, window.pitch, size, window.columns, source, row_pitch, apart, rows, low, high, planes)
     else:
         for plane in range(planes):

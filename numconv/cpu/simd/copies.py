@@ -44,8 +44,8 @@ def copy_rows(
 ) -> Any:
     """target[row * target_pitch + j] = source[row * source_pitch + (j - low) * step] for low <= j < high, else 0.
 
-    For all rows and columns of all planes, which begin target_plane and source_plane apart; `step` is a tuple of one
-    or two elements, whose length is known at compile time. Planes and rows are copied in ascending order and by whole
+    For all rows and columns of all planes, which begin target_plane and source_plane apart; `step` is the length of a
+    tuple, known at compile time. Planes and rows are copied in ascending order and by whole
     vectors: up to a vector less one behind a row is overwritten.
     """
     intp = types.intp
@@ -59,7 +59,6 @@ def copy_rows(
         size = vector.count
         # Elements of a source row, counted from the one that column `low` takes.
         beyond = builder.sub(builder.mul(builder.sub(end, first), INT64(stride)), INT64(stride - 1))
-        evens = ir.Constant(ir.VectorType(INT32, size), [lane * stride for lane in range(size)])
 
         def within(address: Any, begin: Any) -> Any:
             return masked_load(builder, vector, address, between(builder, vector, begin, INT64(0), beyond))
@@ -68,7 +67,15 @@ def copy_rows(
             """The vector of every stride-th element from `begin` on."""
             starts = [builder.add(begin, INT64(part * size)) for part in range(stride)]
             parts = [read(at(builder, row, start), start) for start in starts]
-            return parts[0] if stride == 1 else builder.shuffle_vector(*parts, evens)
+            found = parts[0]
+            for number, part in enumerate(parts[1:], 1):
+                # Each part brings its lanes; what lies in the first has come to its place with the second.
+                picks = []
+                for lane in range(size):
+                    home, place = divmod(lane * stride, size)
+                    picks.append(size + place if home == number else place if number == 1 and home == 0 else lane)
+                found = builder.shuffle_vector(found, part, ir.Constant(ir.VectorType(INT32, size), picks))
+            return found
 
         with (
             cgutils.for_range(builder, depth, intp=INT64) as plane,
