@@ -241,11 +241,6 @@ class Kernel(Generic[P]):
                 pass
 
 
-def njit() -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """The decorator of what kernels call: it makes a `Part`. That of kernels is `kernel` of cpu/simd/shares.py."""
-    return cast("Callable[[Callable[P, R]], Callable[P, R]]", Part)
-
-
 def threaded(function: Callable[..., None]) -> Any:
     """The decorator of a loop over numba's threads, a prange: kernels run theirs by that of cpu/simd/shares.py."""
     return _compile(function, parallel=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import jit
 from .cpu.simd.native import spin
-from .cpu.simd.shares import Share, kernel, portion
+from .cpu.simd.shares import Share, njit, portion
 from .machine import machine
 from .method import Array
 
@@ -29,13 +29,13 @@ class Peaks(NamedTuple):
     cache_bandwidth: float
 
 
-@kernel
+@njit(parallel=True)
 def spin_all(share: Share, sums: Array, rounds: int, lanes: tuple[int, ...]) -> None:
     """One thread's chain."""
     sums[share.number] = spin(rounds, lanes)
 
 
-@kernel
+@njit(parallel=True)
 def copy_all(share: Share, source: Array, target: Array) -> None:
     """One thread's share."""
     # Through slices: an index that might be negative keeps LLVM from using vectors, at a third of the speed.

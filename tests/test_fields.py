@@ -9,7 +9,7 @@ import pytest
 from numba.core.errors import TypingError
 
 from numconv.cpu.simd.fields import packed, record
-from numconv.cpu.simd.shares import kernel
+from numconv.cpu.simd.shares import njit
 from numconv.method import Array
 
 
@@ -31,7 +31,7 @@ class Second(NamedTuple):
 FIRST = First(-7, np.array([5, -1, 2**62]), 0.1, np.zeros(0, np.int64))
 
 
-@kernel
+@njit(parallel=True)
 def unpack(share, integers, values):
     """Everything, one number after the other."""
     first, second = record(First, integers, 0), record(Second, integers, 1)
@@ -41,7 +41,7 @@ def unpack(share, integers, values):
         values[5 + i] = first.table[i]
 
 
-@kernel
+@njit(parallel=True)
 def unknown(share, integers, values):
     """Of a field that there is not."""
     values[0] = record(Second, integers, 1).first

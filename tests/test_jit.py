@@ -12,16 +12,16 @@ from conftest import PACKAGE
 
 from numconv import cache, jit
 from numconv.cpu import direct
-from numconv.cpu.simd.shares import kernel
+from numconv.cpu.simd.shares import njit
 
 
-@kernel
+@njit(parallel=True)
 def double(share, x, out, threads):
     """Each element twice, and the number of the thread that came to it."""
     double_one(share.number, x, out, threads)
 
 
-@jit.njit()
+@njit()
 def double_one(i, x, out, threads):
     out[i] = 2 * x[i]
     threads[i] = numba.get_thread_id()
@@ -30,7 +30,7 @@ def double_one(i, x, out, threads):
 @pytest.fixture
 def told():
     """A kernel that does nothing, and what it was told each time: to run its shares alone or on numba's threads."""
-    tell = kernel(double.compiled.py_func)
+    tell = njit(parallel=True)(double.compiled.py_func)
     calls = []
     tell.compiled = lambda shares: calls.append({7: "threads", -7: "alone"}[shares])
     return tell, calls
@@ -154,7 +154,7 @@ def is_float(array):
     return array.dtype.name.startswith("float")
 
 
-@jit.njit()
+@njit()
 def halved(x):
     if is_float(x):
         return x[0] / 2
@@ -220,7 +220,7 @@ def test_where_nothing_can_be_cached_the_kernel_still_compiles(monkeypatch):
 
     monkeypatch.setattr(cache, "_PackageCache", fail)
     out = np.zeros(3)
-    kernel(double.compiled.py_func)(3, np.arange(3.0), out, np.zeros(3, np.int64))
+    njit(parallel=True)(double.compiled.py_func)(3, np.arange(3.0), out, np.zeros(3, np.int64))
     assert out.tolist() == [0, 2, 4]
     # What it calls has become machine code within it, and has none of its own.
     (part,) = double_one.overloads.values()

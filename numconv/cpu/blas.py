@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..jit import njit
 from ..method import Array
 from .simd.native import call_get, call_set, exchange
+from .simd.shares import njit
 
 # (before, after) the name of an OpenBLAS function: numpy's wheels, other 64-bit builds, plain builds.
 OPENBLAS_NAMES = (("scipy_openblas_", "64_"), ("scipy_openblas_", ""), ("openblas_", "64_"), ("openblas_", ""))

@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..jit import njit
 from ..problem import Problem
-from .simd.shares import Share, counted, portion
+from .simd.shares import Share, counted, njit, portion
 from .window import Window
 
 

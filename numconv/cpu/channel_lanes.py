@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..jit import njit
 from ..machine import Machine
 from ..method import Array
 from ..problem import Problem
@@ -21,7 +20,7 @@ from .operands import CACHE_LINE, padded_axes, three, three_axes
 from .simd.fields import packed, record
 from .simd.ir import WIDE
 from .simd.pixels import call_pixels, pixels_tile
-from .simd.shares import Share, kernel, portion
+from .simd.shares import Share, njit, portion
 
 # Output rows of a tile and its pixels: 14 sums, 14 weights and an input in 32 registers; 8 sums in 16.
 ROWS = 2
@@ -229,7 +228,7 @@ def _launch(problem: Problem, machine: Machine) -> tuple[Array, Array]:
     return outside, packed(launch, Positions(depth, height, columns))
 
 
-@kernel
+@njit(parallel=True)
 def correlate(
     share: Share,
     place: Array,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ..jit import njit
 from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
@@ -20,7 +19,7 @@ from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
-from .simd.shares import Share, kernel, portion
+from .simd.shares import Share, njit, portion
 from .simd.strided import spread_rows
 from .simd.tiles import call_tile, tile
 from .window import LINE_BYTES, Ahead, Tables, Window
@@ -102,7 +101,7 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     return runs * (problem.taps * tap + vectors * TILE_START) + vectors * storing
 
 
-@kernel
+@njit(parallel=True)
 def pack(share: Share, weight: Array, packed: Array, finite: Array) -> None:
     """Weights (groups, co, ci, taps) block by block: of each `unit` channels, packed (groups * co * taps,) has a
     row of channels for each tap. finite (groups, blocks): whether all weights of a block are.

@@ -31,7 +31,7 @@ from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, s
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, scatter, sweep_cycles, tiles
 from .simd.fields import packed, record
 from .simd.ir import vectors_fit
-from .simd.shares import Share, kernel
+from .simd.shares import Share, njit
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
 NAME = "depthwise"
@@ -218,7 +218,7 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
     return -(-tasks(problem, rows, columns, channels) // machine.threads) * int(TASK_COST + copying + adding)
 
 
-@kernel
+@njit(parallel=True)
 def correlate(
     share: Share, x: Array, weight: Array, bias: Array, out: Array, flat: Array, scratch: Array, integers: Array
 ) -> None:

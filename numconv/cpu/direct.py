@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ..jit import njit
 from ..method import Array
 from ..problem import Problem
 from .operands import three
@@ -20,7 +19,7 @@ from .panel import Geometry, Sources, fill, find_sources
 from .simd.fields import packed, record
 from .simd.ir import is_complex
 from .simd.scalar import multiply_add
-from .simd.shares import Share, kernel, portion
+from .simd.shares import Share, njit, portion
 
 # A panel of 64 taps by 128 float32 pixels is 32 KiB; 32 taps are 5% slower on 3x3 64@56.
 PANEL_TAPS = 64
@@ -66,7 +65,7 @@ def launch(problem: Problem, pixels: int, channels: int) -> tuple[Array, Array]:
     return np.array([problem.padding_value], problem.accumulator), packed(geometry, find_sources(problem))
 
 
-@kernel
+@njit(parallel=True)
 def correlate(
     share: Share,
     x: Array,

@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-from ..jit import njit
 from ..method import Array
 from .simd.fields import packed, record
 from .simd.ir import vector_lanes
-from .simd.shares import Share, kernel, portion
+from .simd.shares import Share, njit, portion
 from .simd.strided import interleave_rows
 
 # Numbers of phases, as lengths of tuples, that are shuffled.
@@ -39,7 +38,7 @@ def rows(*fields: int) -> Array:
     return packed(Rows(*fields))
 
 
-@kernel
+@njit(parallel=True)
 def interleave(share: Share, source: Array, out: Array, table: Array, integers: Array) -> None:
     """Rows of out (outer, depth, height, columns * run) from the phases in source, by the record of Rows: those of
     one share, as many at a time as lie evenly in a plane.

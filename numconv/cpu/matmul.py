@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accuracy import any_order_bound, any_order_expected
-from ..jit import njit
 from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
@@ -33,7 +32,7 @@ from .blocks import even_shares
 from .operands import no_room
 from .simd.fields import packed, record
 from .simd.native import call_loop
-from .simd.shares import Share, counted, kernel, portion
+from .simd.shares import Share, counted, njit, portion
 
 NAME = "matmul"
 REPRODUCIBLE = False
@@ -229,7 +228,7 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
     return even_shares(parts * (problem.batch * problem.groups), machine.threads)
 
 
-@kernel
+@njit(parallel=True)
 def multiply(
     share: Share,
     weight: Array,

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..jit import njit
 from ..method import Array
 from ..problem import Problem
 from .operands import padded_axes
+from .simd.shares import njit
 
 
 class Geometry(NamedTuple):

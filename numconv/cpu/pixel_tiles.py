@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 
-from ..jit import njit
 from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
@@ -20,6 +19,7 @@ from .blocks import Blocks
 from .segments import Piece
 from .simd.copies import copy_finish, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
+from .simd.shares import njit
 from .simd.strided import spread_rows
 from .simd.tiles import call_tile, tile
 from .window import WINDOW_BYTES, Tables, Window, phases, pitch, total_planes

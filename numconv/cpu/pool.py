@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..jit import njit
 from ..method import Array
 from .simd.fields import record
-from .simd.shares import Share, kernel, portion
+from .simd.shares import Share, njit, portion
 
 
 class Pool(NamedTuple):
@@ -42,7 +41,7 @@ class Pool(NamedTuple):
     interior: Array
 
 
-@kernel
+@njit(parallel=True)
 def pool(
     share: Share,
     x: Array,

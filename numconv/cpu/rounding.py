@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..method import Array
-from .simd.shares import Share, kernel, portion
+from .simd.shares import Share, njit, portion
 
 
-@kernel
+@njit(parallel=True)
 def saturate(share: Share, values: Array, out: Array, ends: Array, integers: Array) -> None:
     """Out (size,) from values (size,), within integers (lowest, highest), which `ends` holds as floats: an end that no
     float holds was rounded outwards, and what lies below it fits.

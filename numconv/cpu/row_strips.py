@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..jit import njit
 from ..method import Array
 from ..problem import Problem
 from .simd.ir import WIDE
+from .simd.shares import njit
 from .simd.strips import call_strip, strip_tile
 
 # Each size of kernel and stride is code of its own, without loops: for those that networks and filters have.

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..jit import njit
 from ..machine import machine
 from ..method import Array
 from .simd.ir import WIDE, vector_lanes
 from .simd.rows import call_rows, rows_tile
+from .simd.shares import njit
 
 # Extents of tiles: rows, each at most the kernel's, and vectors of columns. The largest has 20 sums, 4 inputs and a
 # weight in 32 registers. In 16 there is room for half as many vectors.

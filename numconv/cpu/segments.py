@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..jit import njit
 from ..method import Array
+from .simd.shares import njit
 from .window import Window
 
 

@@ -40,7 +40,7 @@ from .blocks import Blocks, blocks, locate, take, tasks
 from .operands import CACHE_LINE, biases, interleaved, no_room, no_vectors, shared_scratch, three_axes
 from .row_tiles import HEIGHTS, TILES, VECTORS, Places, Sweep, correlate_rows, scatter, sweep_cycles, tiles
 from .simd.fields import packed, record
-from .simd.shares import Share, kernel
+from .simd.shares import Share, njit
 from .window import Tables, Window, copy_cycles, fill, phases, window
 
 NAME = "separable"
@@ -265,7 +265,7 @@ def _busiest(problem: Problem, machine: Machine, block: tuple[int, int]) -> int:
     return -(-tasks(problem, rows, columns, channels) // machine.threads) * (100 + copying + channels * adding)
 
 
-@kernel
+@njit(parallel=True)
 def correlate(
     share: Share,
     x: Array,

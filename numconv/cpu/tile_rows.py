@@ -11,12 +11,12 @@ import itertools
 import math
 from typing import NamedTuple
 
-from ..jit import njit
 from ..method import Array
 from ..problem import Problem
 from .operands import three
 from .overlap import Tiling
 from .simd.fields import packed, record
+from .simd.shares import njit
 
 
 class Rows(NamedTuple):

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accuracy import direct_bound, direct_expected
-from ..jit import njit
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
@@ -30,7 +29,7 @@ from .blocks import Blocks, blocks, locate, share_costs, take, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .simd.fields import packed, record
-from .simd.shares import Share, kernel
+from .simd.shares import Share, njit
 from .window import WINDOW_BYTES, Ahead, Tables, Window, copy_cycles, fill, pitch, read_by, window
 
 NAME = "tiled"
@@ -255,7 +254,7 @@ def shares(problem: Problem, machine: Machine) -> list[int]:
     return share_costs(problem, rows, columns, channels, machine.threads, cost)
 
 
-@kernel
+@njit(parallel=True)
 def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, scratch: Array, integers: Array) -> None:
     """The tasks of one share, and then what is left of the others: x (n, c, d, h, w), out (n, groups*co, od, oh, ow),
     scratch (shares, ...).

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from ..jit import njit
 from ..method import Array
+from .simd.shares import njit
 
 # Frequencies multiplied at a time: those of a few channels fit the first-level cache.
 FREQUENCIES = 256

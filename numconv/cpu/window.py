@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..jit import njit
 from ..method import Array
 from ..problem import Problem
 from .operands import padded_axes, three
 from .simd.copies import copy_rows, transpose_rows
 from .simd.ir import address_of, contiguous, floats_alike, vectors_fit
+from .simd.shares import njit
 
 # The distance of neighbours in a row that is copied, as the length of a tuple: known at compile time.
 ONE, TWO, THREE, SIX = ((0,) * apart for apart in (1, 2, 3, 6))

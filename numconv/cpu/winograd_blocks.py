@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..jit import njit
 from ..method import Array
 from .blocks import Blocks, locate, take
 from .pixel_tiles import CHANNELS, PER_ROW, VECTORS, sweep
 from .simd.copies import copy_finish, transpose_finish
 from .simd.fields import record
 from .simd.ir import vector_lanes
-from .simd.shares import Share, kernel, portion
+from .simd.shares import Share, njit, portion
 from .simd.winograd import call_transform
 from .window import Tables, Window, fill
 
@@ -46,7 +45,7 @@ WIDTH = VECTORS
 INPUT_TRANSFORM, OUTPUT_TRANSFORM = 6, 7
 
 
-@kernel
+@njit(parallel=True)
 def correlate(
     share: Share,
     x: Array,
@@ -197,7 +196,7 @@ def store(
             transpose_finish(PER_ROW, source[j:], apart, place, pixel, len(out), pixels, bias, blocks.relu)
 
 
-@kernel
+@njit(parallel=True)
 def pack(share: Share, weight: Array, matrix: Array, transformed: Array, buffers: Array) -> None:
     """Transform weights (groups, co, planes * taps), unit by unit of channels: see `Prepared` in minimal_filtering.py.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, NamedTuple, ParamSpec
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 import numba.core.compiler
 import numba.core.environment
@@ -13,11 +14,12 @@ from llvmlite import ir
 from numba import prange
 from numba.core import cgutils, types, typing
 
-from ...jit import Kernel, Part, njit, threaded
+from ...jit import Kernel, Part, threaded
 from .ir import INT64, intrinsic, unpacked
 from .native import fetch_add
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 # numba's annotations know little of what it compiles with.
 _types: Any = types
@@ -44,9 +46,21 @@ class Share(NamedTuple):
 SHARE: Any = _types.NamedUniTuple(types.intp, len(Share._fields), Share)
 
 
-def kernel(function: Callable[Concatenate[Share, P], None]) -> Kernel[P]:
-    """The decorator of a kernel, whose first parameter is a `Share`: a call gives the number of shares in its place."""
-    return Kernel(function, _KernelCompiler)
+@overload
+def njit(*, parallel: Literal[True]) -> Callable[[Callable[Concatenate[Share, P], None]], Kernel[P]]: ...
+
+
+@overload
+def njit() -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def njit(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """The decorator of every CPU kernel.
+
+    ``@njit(parallel=True)`` makes a `Kernel`, called from Python, of a function whose first parameter is a `Share`: a
+    call gives the number of shares in its place. ``@njit()`` makes a `Part`, for kernels to call.
+    """
+    return functools.partial(Kernel, compiler=_KernelCompiler) if parallel else Part
 
 
 @njit()
