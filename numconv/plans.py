@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import jit
+from . import aligned, jit
 from .machine import Machine, machine
 from .method import Array, Method
 from .methods import methods
@@ -26,7 +26,7 @@ def execute(call: Call) -> Any:
     shape, wanted = _out_shapes(call, problem)
     check_out(call.out, wanted, problem, (call.x, call.weight, call.bias))
     prepared = method.prepare(problem, on, jit.without_lock(call.weight), call.bias)
-    scratch = np.empty(scratch_bytes, np.uint8)
+    scratch = aligned.empty((scratch_bytes,), np.uint8)
     if call.view is None:
         result = _run(method, problem, on, prepared, call.x, call.out, shape, scratch)
         return result if call.finish is None else call.finish(result)
@@ -111,7 +111,7 @@ def _run(
         # numba knows no float16 on the CPU. Every float16 is a float32, so no digit is lost.
         x = x.astype(np.float32)
     direct = problem.output == problem.accumulator and (out is None or out.flags.c_contiguous)
-    result = out if out is not None and direct else np.empty(shape, problem.accumulator)
+    result = out if out is not None and direct else aligned.empty(shape, problem.accumulator)
     x = problem.channels_first(jit.without_lock(x), problem.x_shape)
     whole = problem.channels_first(result, problem.out_shape)
     method.run(problem, on, prepared, x, whole, scratch)
@@ -209,7 +209,7 @@ class Plan:
         try:
             scratch = free.pop()
         except IndexError:
-            scratch = np.empty(self._module.scratch_bytes(problem, on), np.uint8)
+            scratch = aligned.empty((self._module.scratch_bytes(problem, on),), np.uint8)
         try:
             return _run(self._module, problem, on, self._prepared, x, out, self._out_shape, scratch)
         finally:

@@ -98,6 +98,7 @@ FLOORS = (
     {"validate"},
     {"cuda.driver"},
     {"jit"},
+    {"aligned"},
     {"machine", "problem", "cache"},
     {"profile"},
     {"version"},
@@ -182,7 +183,7 @@ def test_imports_point_down(path):
 def test_a_method_imports_no_other_method_no_dialect_and_no_planner(method):
     path = next(path for path in MODULES if f"numconv.{name_of(path)}" == method.__name__)
     taken = {room(dotted) for dotted in imports(path)} - {None}
-    assert taken <= {"accuracy", "jit", "machine", "method", "problem", "rank_one", "cpu.simd", *PARTS}
+    assert taken <= {"accuracy", "aligned", "jit", "machine", "method", "problem", "rank_one", "cpu.simd", *PARTS}
 
 
 def test_the_floors_name_no_module_that_is_gone():

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import aligned
 from ..accuracy import summed_bound, summed_expected
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
@@ -126,7 +127,7 @@ class MinimalFiltering:
         rows = weight.astype(problem.accumulator, order="C", copy=False)
         rows = rows.reshape(problem.groups, channels, planes * TAPS**2)
         kernel = as_floats(transforms(self.outputs).kernel)
-        transformed = np.empty(problem.out_channels * self._planes(problem), problem.accumulator)
+        transformed = aligned.empty((problem.out_channels * self._planes(problem),), problem.accumulator)
         # Of each share: a unit's squares of taps, those times G, and the transforms.
         buffers = np.empty((machine.threads, TAPS**2 + len(kernel) * TAPS + len(kernel) ** 2, UNIT))
         pack(machine.threads, rows, kernel, transformed, buffers)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import aligned
 from ..accuracy import direct_bound, direct_expected
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
@@ -100,7 +101,7 @@ def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | Non
         plain = weight.astype(problem.accumulator, order="C", copy=False).reshape(-1)
         return Prepared(plain, biases(problem, bias), False, shape)
     # Tiles read whole vectors, so there is room behind the last weight.
-    blocked = np.empty(math.prod(weight.shape) + machine.lanes(problem.accumulator), problem.accumulator)
+    blocked = aligned.empty((math.prod(weight.shape) + machine.lanes(problem.accumulator),), problem.accumulator)
     rows = _weight_rows(problem, weight)
     finite = np.empty((problem.groups, -(-rows.shape[1] // channel_tiles.unit(machine, problem))), np.bool_)
     channel_tiles.pack(machine.threads, rows, blocked, finite)

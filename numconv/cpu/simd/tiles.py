@@ -73,9 +73,6 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
         for column in range(width)
     ]
     if finishing:
-        # The lines arrive while the sums are made. Stores would wait for each in turn.
-        for place in places:
-            prefetch_to_write(builder, place)
         fresh = INT64(1)
     builder.cbranch(builder.icmp_signed("!=", fresh, INT64(0)), begin, resume)
     builder.position_at_end(resume)
@@ -98,6 +95,12 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
     line = builder.phi(INT64)
     plane_totals = [builder.phi(vector) for _ in places]
     prefetch(builder, builder.inttoptr(line, pointer))
+    if finishing:
+        # The output's lines arrive while the sums are made, a column of them with each plane, as more at a time would
+        # wait for one another. Stores would wait for each in turn.
+        number = builder.select(builder.icmp_signed("<", plane, INT64(width)), plane, INT64(width - 1))
+        for row in range(height):
+            prefetch_to_write(builder, at(builder, places[row * width], builder.mul(number, INT64(size))))
     builder.branch(body)
 
     builder.position_at_end(body)
