@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .aligned import LINE_BYTES
 from .machine import Machine
 from .method import Array, Method, Work
 from .phases import Box, Phase, Row, boxes, sources
 from .problem import Problem
-
-LINE = 64
 
 
 class Weave(NamedTuple):
@@ -202,7 +201,7 @@ def _out_bytes(problem: Problem) -> int:
 
 
 def _whole_lines(size: int) -> int:
-    return -(-size // LINE) * LINE
+    return -(-size // LINE_BYTES) * LINE_BYTES
 
 
 def _part(problem: Problem, box: Box, row: Row, methods: tuple[Method, ...], numbers: Iterator[int]) -> Part:
@@ -239,7 +238,7 @@ def _weave(problem: Problem, shape: tuple[int, ...], row: Row) -> Weave:
     return Weave(
         places=tuple(itertools.starmap(slice, itertools.pairwise(starts))),
         # Vectors are read from the end of the last phase, too.
-        bytes=starts[-1] + LINE,
+        bytes=starts[-1] + LINE_BYTES,
         unit=unit,
         shape=(outer, depth, height, columns * run),
         table=np.array(table),

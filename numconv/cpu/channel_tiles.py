@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..aligned import LINE_BYTES
 from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
@@ -22,7 +23,7 @@ from .simd.ir import WIDE, contiguous, vector_lanes
 from .simd.shares import Share, njit, portion
 from .simd.strided import spread_rows
 from .simd.tiles import call_tile, tile
-from .window import LINE_BYTES, Ahead, Tables, Window
+from .window import Ahead, Tables, Window
 
 # (rows, run) of pixels in a tile: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2 and 1 in 16. Several
 # rows at once where one run spans the map. 20 and 18 sums are as fast, and cover maps of 5, 9, 10, 15, 17 and 18 with

@@ -18,6 +18,7 @@ import itertools
 import math
 from typing import NamedTuple
 
+from ..aligned import LINE_BYTES
 from ..machine import Machine
 from ..method import allowed_scratch
 from ..problem import Problem
@@ -39,7 +40,6 @@ PASS_SECONDS = {
 }
 REAL, LARGE, ALONE = 1.4, 1.2, 2.5
 LARGE_BYTES, TOGETHER = 2 << 20, 4
-LINE_BYTES = 64
 # Flop/s of complex products, seconds of copying a number (bench/test_fft.py).
 PRODUCT_RATES = {8: 4e9, 4: 5.5e9}
 COPY_SECONDS = 0.6e-9

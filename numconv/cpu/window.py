@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..aligned import LINE_BYTES
 from ..method import Array
 from ..problem import Problem
 from .operands import padded_axes, three
@@ -26,7 +27,6 @@ from .simd.shares import njit
 
 # The distance of neighbours in a row that is copied, as the length of a tuple: known at compile time.
 ONE, TWO, THREE, SIX = ((0,) * apart for apart in (1, 2, 3, 6))
-LINE_BYTES = 64
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
 WINDOW_BYTES = 256 << 10
 # Fewer channels than these are read one by one, where a pixel's lie together: a square of vectors takes as long.

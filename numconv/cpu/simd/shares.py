@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba import prange
 from numba.core import cgutils, types, typing
 
+from ...aligned import LINE_BYTES
 from ...jit import Kernel, Part, threaded
 from .ir import INT64, intrinsic, unpacked
 from .native import fetch_add
@@ -28,9 +29,6 @@ _cgutils: Any = cgutils
 _funcdesc: Any = numba.core.funcdesc
 _environment: Any = numba.core.environment
 _compiler: Any = numba.core.compiler
-
-# A counter fills a cache line of its own.
-LINE_BYTES = 64
 
 
 class Share(NamedTuple):
@@ -71,7 +69,7 @@ def portion(length: int, share: Share) -> tuple[int, int]:
 
 @njit()
 def counted(share: Share, number: int, more: int) -> int:
-    """What the counter of share number `number` stood at, before so many more, atomically."""
+    """What the counter of share number `number` stood at, before so many more, atomically. Each has a cache line."""
     before: int = fetch_add(share.counters + number * LINE_BYTES, more)
     return before
 
