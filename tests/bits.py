@@ -8,6 +8,7 @@ that refuse.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -18,10 +19,10 @@ import numpy as np
 
 from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, tiled
 from numconv.cpu.simd.pixels import pixels_tile
-from numconv.cpu.simd.tiles import tile
+from numconv.cpu.simd.tiles import NOTHING, tile
 from numconv.machine import machine
 from numconv.methods import methods
-from numconv.testing import CASES
+from numconv.testing import CASES, Case
 
 METHODS = {method.NAME: method for method in methods()}
 
@@ -59,9 +60,26 @@ def differing(name, dtype):
 
 PIXELS = [(height, 1, vectors, False, finishing)
           for height, vectors in pixel_tiles.EXTENTS for finishing in (False, True)]  # fmt: skip
-CHANNELS = [(height, run, vectors, True, False)
+CHANNELS = [(height, run, vectors, True, False, NOTHING)
             for rows, run in (*channel_tiles.EXTENTS, *channel_tiles.NARROW.values()) for height in {rows, 1}
             for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
+
+
+def sparing(kernel, sizes):
+    """Tiles with channels in the lanes that leave out taps, for maps of those sizes that keep their size."""
+    found = set()
+    for size in sizes:
+        case = Case("map", (1, 1, size, size), (1, 1, kernel, kernel), {"padding": kernel // 2})
+        rows, run = channel_tiles.extent(size)
+        ends = set(channel_tiles.left_out(case.problem(), size)) - {NOTHING}
+        heights, widths = {rows if run == size else 1, 1}, (channel_tiles.VECTORS, 1)
+        found |= set(itertools.product(heights, [run], widths, [True], [False], ends))
+    return found
+
+
+EVERY_RUN = (28, 14, 9, 7, 5, 4, 3, 2, 1)
+SPARING = sorted(sparing(3, EVERY_RUN) | sparing(5, (3, 7, 10, 28)) | sparing(7, (5, 14)))
+DENSE = PIXELS + CHANNELS + SPARING
 
 # (rows, the kernel's rows or 0 for any, its columns at once, stride, pixels): the widest tiles of channels last.
 LANES = [(channel_lanes.ROWS, kernel, kernel, stride, channel_lanes.WIDTHS[0])
@@ -82,9 +100,7 @@ def spills(name, dtype):
     """What is wrong with the tiles of `tiled` or, with the channels last, of `depthwise`."""
     dtype = np.dtype(dtype)
     if name == "tiled":
-        found = [
-            spill(tile(*extents[:3], dtype, *extents[3:]), math.prod(extents[:3])) for extents in PIXELS + CHANNELS
-        ]
+        found = [spill(tile(*extents[:3], dtype, *extents[3:]), math.prod(extents[:3])) for extents in DENSE]
     else:
         lanes = LANES if name == "depthwise" else []
         found = [spill(pixels_tile(dtype, *extents), extents[0] * extents[-1]) for extents in lanes]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import operator
 
 import numpy as np
 import pytest
-from bits import CHANNELS, PIXELS, only, spill
+from bits import DENSE, only, spill
 from golden import run
 
 from numconv import jit
@@ -58,6 +59,26 @@ def test_every_width_of_map_is_covered(width):
         problem = case.problem(np.float32)
         data = arrays(problem)
         assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
+
+
+@shapes
+@pytest.mark.parametrize("special", [None, "x", "weight"])
+@pytest.mark.parametrize("options", [{}, {"stride": (1, 2)}, {"dilation": (1, 2)}], ids=str)
+@pytest.mark.parametrize("kernel", [(3, 5), (1, 7), (2, 6)], ids=str)
+def test_pixels_at_the_ends_of_rows_leave_out_taps_of_zero_padding(kernel, options, special):
+    for width, padding in itertools.product((1, 6, 9), [(2, 2), (3, 0), (0, 1)]):
+        paddings = {"padding": ((1, 1), padding)}
+        case = EDGES[1].__class__("ends", (1, 2, 4, width + 12), (19, 2, *kernel), paddings | options)
+        problem = case.problem(np.float32)
+        x, weight, bias = arrays(problem)
+        if special == "x":
+            x[0, 1, 1, 2], x[0, 0, 2, 0] = np.nan, np.inf
+        elif special == "weight":
+            weight[1, 1, 0, 0] = weight[2, 0, -1, -1] = np.inf
+        ours, theirs = (run(method, problem, machine(2), x, weight, bias) for method in (tiled, loops))
+        np.testing.assert_array_equal(ours, theirs)
+        # Zeros times infinity are to be added up.
+        assert np.isnan(ours).any() == (special is not None)
 
 
 @shapes
@@ -123,6 +144,6 @@ def test_integers_beside_floats_are_converted_as_loops_does():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("extents", PIXELS + CHANNELS, ids=str)
+@pytest.mark.parametrize("extents", DENSE, ids=str)
 def test_no_tile_that_ships_spills_a_vector(extents, dtype):
     assert spill(tile(*extents[:3], np.dtype(dtype), *extents[3:]), math.prod(extents[:3])) is None

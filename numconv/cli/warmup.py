@@ -28,9 +28,10 @@ def _planes(kernel: int, size: int, **options: int) -> Case:
 # Small layers that need, together, every register tile. 48 and 24 channels are one vector and a half of each width.
 LAYERS = (
     *(
-        Case("dense", (1, 8, size, size), (co, 8, 3, 3), {"padding": 1})
-        for size in (14, 9, 7, 5, 4, 3, 2, 1)
+        Case("dense", (1, 8, size + unpadded, size + unpadded), (co, 8, 3, 3), {"padding": 1 - unpadded // 2})
+        for size in (28, 14, 9, 7, 5, 4, 3, 2, 1)
         for co in (48, 24, 12)
+        for unpadded in (0, 2)
     ),
     Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1}),
     Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),

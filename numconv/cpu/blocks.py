@@ -80,9 +80,6 @@ def blocks(
     skip: bool = False,
 ) -> Blocks:
     """The tasks of so many output rows, columns and channels each."""
-    # A row that skips taps goes without its neighbours: worth it from a quarter of the kernel's rows on.
-    kernel_h, dilation_h = ((1, *values)[-2] for values in (problem.kernel, problem.dilation))
-    skip &= problem.padding_mode == "zeros" and 4 * max(((0, 0), *problem.padding)[-2]) >= kernel_h * dilation_h
     out_d, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
     return Blocks(
         groups=problem.groups,
@@ -97,8 +94,16 @@ def blocks(
         tile_rows=tile_rows,
         tile_run=tile_run,
         relu=int(problem.activation == "relu"),
-        skip=int(skip),
+        skip=int(skip and skips_taps(problem)),
     )
+
+
+def skips_taps(problem: Problem) -> bool:
+    """Whether rows skip the taps that meet zero padding alone: such a row goes without its neighbours, which is worth
+    it from a quarter of the kernel's rows on.
+    """
+    kernel_h, dilation_h = ((1, *values)[-2] for values in (problem.kernel, problem.dilation))
+    return problem.padding_mode == "zeros" and 4 * max(((0, 0), *problem.padding)[-2]) >= kernel_h * dilation_h
 
 
 @njit()

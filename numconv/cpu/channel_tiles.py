@@ -2,12 +2,15 @@
 
 A tap loads two vectors of weights, packed so that they lie together, and broadcasts an input from the window for each
 pixel. The lanes are full whatever the map's size, which is where tiles of pixels waste; a stride costs nothing; and a
-row of pixels whose kernel rows lie in the padding can leave them out, for a zero term changes no bit.
+row of pixels whose kernel rows lie in the padding can leave them out, for a zero term changes no bit. So can, tap by
+tap, the first and the last pixels of a row.
 Sums are [block of channels and pixel, channel], and are transposed on the way to an output that has its channels first.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -16,14 +19,14 @@ from ..aligned import LINE_BYTES
 from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
-from .blocks import Blocks
+from .blocks import Blocks, skips_taps
 from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
 from .simd.shares import Share, njit, portion
 from .simd.strided import spread_rows
-from .simd.tiles import call_tile, tile
-from .window import Ahead, Tables, Window
+from .simd.tiles import NOTHING, Skips, call_tile, tile
+from .window import Ahead, Tables, Window, tap_ranges
 
 # (rows, run) of pixels in a tile: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2 and 1 in 16. Several
 # rows at once where one run spans the map. 20 and 18 sums are as fast, and cover maps of 5, 9, 10, 15, 17 and 18 with
@@ -33,9 +36,16 @@ EXTENTS = ((1, 14), (2, 7), (3, 4), (2, 5), (1, 9)) if WIDE else ((1, 6), (2, 3)
 # rows than these have addresses that spill.
 NARROW = {1: (10, 1), 2: (6, 2), 3: (3, 3)} if WIDE else {1: (6, 1)}
 RUNS = tuple(run for _, run in EXTENTS)
+# The longest kernel row whose taps leave out pixels: it is one step of the tile, and longer ones spill, with some runs
+# earlier than with others. Leaving out less than such a share of a row is not worth tiles of its own.
+MOST_TAPS, LONGEST_ROW = {2: 1, 4: 3} if WIDE else {}, 7
+LEAST_LEFT_OUT = 0.01
 VECTORS = 2
 # Taps of a channel that lie together, from which on they are packed by squares of vectors, not one by one.
 LEAST_RUN = 4
+# What tiles leave out: those of the first run of a row, of one within, of the last.
+Ends = tuple[Skips, Skips, Skips]
+WHOLE: Ends = (NOTHING, NOTHING, NOTHING)
 # A bias for each column of the sums, as the length of a tuple.
 PER_COLUMN = (0,)
 MAX_PIXELS = 256
@@ -65,22 +75,62 @@ def extent(columns: int) -> tuple[int, int]:
     return NARROW.get(columns) or min(EXTENTS, key=lambda extent: -(-columns // extent[1]) * extent[1])
 
 
-def tiles(problem: Problem, rows: int, columns: int, channels: int) -> Array:
-    """The addresses of the tiles that blocks of so many rows, columns and channels may need.
+def tiles(problem: Problem, rows: int, columns: int, channels: int, finite: bool) -> Array:
+    """The addresses of the tiles that blocks of so many rows, columns and channels may need, where all weights are
+    finite or any.
 
-    Of two vectors, then of one; each of several rows, then of one row.
+    Of two vectors, then of one; each of several rows, then of one row; each for the first run, one within, the last.
     """
     height, run = extent(columns)
     group_channels = problem.out_channels // problem.groups
     lanes = machine(1).lanes(problem.accumulator)
     needed = {VECTORS: group_channels > lanes, 1: 0 < group_channels % (VECTORS * lanes) <= lanes}
+    ends = left_out(problem, columns) if finite else WHOLE
     return np.array(
         [
-            tile(together, run, vectors, problem.accumulator, True, False).address if needed[vectors] else 0
+            tile(together, run, vectors, problem.accumulator, True, False, skips).address if needed[vectors] else 0
             for vectors in (VECTORS, 1)
             for together in (height, 1)
+            for skips in ends
         ]
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def left_out(problem: Problem, columns: int) -> Ends:
+    """What tiles of the first run of a row, of one within and of the last leave out, in blocks of so many columns: for
+    each tap of a kernel row, the pixels that meet zeros of the padding, or lie behind the end of the row.
+    """
+    run, taps, width = run_length(columns), problem.kernel[-1], problem.out_spatial[-1]
+    if problem.padding_mode != "zeros" or taps > MOST_TAPS.get(run, LONGEST_ROW):
+        return WHOLE
+    first = np.arange(run)
+    last = first + (-(-width // columns) - 1) * columns + (-(-columns // run) - 1) * run
+
+    def skips(pixels: Array) -> Skips:
+        shifts = problem.dilation[-1] * np.arange(taps)[:, None] - problem.padding[-1][0]
+        places = pixels * problem.stride[-1] + shifts
+        found = map(np.flatnonzero, (places >= 0) & (places < problem.spatial[-1]) & (pixels < width))
+        return tuple((int(some[0]), run - 1 - int(some[-1])) if some.size else (run, 0) for some in found)
+
+    # Rows of one run or two have none within.
+    ends = skips(first), NOTHING if last[0] > run else skips(first), skips(last)
+    return ends if _pixels(ends, width, run) >= LEAST_LEFT_OUT * taps * width else WHOLE
+
+
+def _pixels(ends: Ends, width: int, run: int) -> int:
+    """How many pixels the taps of a kernel row leave out in a row of such a width, all together."""
+    return sum(map(sum, ends[0] + (ends[2] if width > run else ())))
+
+
+@functools.lru_cache(maxsize=1024)
+def share_left(problem: Problem, columns: int) -> float:
+    """The share of their products that tiles add up in blocks of so many columns, where all weights are finite."""
+    run, width = run_length(columns), problem.out_spatial[-1]
+    in_row = -(-width // columns) * -(-columns // run) * run * problem.kernel[-1]
+    first, end = tap_ranges(problem)
+    rows = float(np.mean(end - first)) / math.prod(problem.kernel[-2:]) if skips_taps(problem) else 1.0
+    return rows * (1 - _pixels(left_out(problem, columns), width, run) / in_row)
 
 
 def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[int, int]:
@@ -99,7 +149,7 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     tap = pairs * max(VECTORS * run, least) + single * max(run + 2, least)
     # A square of the transposition, for each vector of channels and of pixels, or a copy.
     storing = rows * -(-columns // lanes) * 8 * lanes if problem.layout == "NCHW" else rows * columns * 4
-    return runs * (problem.taps * tap + vectors * TILE_START) + vectors * storing
+    return int(runs * (share_left(problem, columns) * problem.taps * tap + vectors * TILE_START)) + vectors * storing
 
 
 @njit(parallel=True)
@@ -168,7 +218,7 @@ def accumulate(
         pitch = min(size, channels - block * size)
         part = sums[block * blocks.sum_rows * size :]
         rows = weight[0, (channel + block * size) * taps + piece.tap * pitch :]
-        tiles = tables.tiles if pitch > vector_lanes(sums) else tables.tiles[2:]
+        tiles = tables.tiles[0 if pitch > vector_lanes(sums) else len(tables.tiles) // 2 :]
         turn = sweep(tiles, part, rows, pitch, panel, piece, tables, window, blocks, ahead, turn)
 
 
@@ -193,6 +243,7 @@ def sweep(
     run, width, places = blocks.tile_run, blocks.sum_columns, window.pitch
     planes, fresh = piece.planes, piece.fresh
     columns, step, size = blocks.sum_rows // window.block_rows // run, window.column_step, window.plane_size
+    first_run, last_run = piece.ow // window.block_columns * columns, blocks.column_blocks * columns - 1
     row = 0
     while row < window.block_rows:
         low, high = tap_range(piece.oh + row, piece, tables, window, blocks)
@@ -203,7 +254,7 @@ def sweep(
         else:
             # The rows below meet all taps that there are, or zeros.
             low, high = piece.first, piece.end
-        address, steps, gap = tiles[0 if rows > 1 else 1], high - low, (window.taps - (high - low)) * pitch
+        kinds, steps, gap = tiles[0 if rows > 1 else len(WHOLE) :], high - low, (window.taps - (high - low)) * pitch
         offsets, start = tables.offsets[low:high], weight[low * pitch :]
         if piece.fresh and low == high:
             sums[row * columns * run * width : (row + rows) * columns * run * width] = 0
@@ -215,8 +266,9 @@ def sweep(
                 there, further = first_line + later * ahead.row_pitch + line * LINE_BYTES, ahead.plane_pitch
             else:
                 there, further = 0, 0
+            number = first_run + column
             call_tile(
-                address,
+                kinds[0 if number == 0 else 2 if number == last_run else 1],
                 source,
                 places,
                 step,

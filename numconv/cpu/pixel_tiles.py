@@ -100,8 +100,8 @@ def extent(columns: int) -> tuple[int, int]:
     return 0, 0
 
 
-def tiles(problem: Problem, rows: int, columns: int, channels: int) -> Array:
-    """The addresses of the tiles that blocks of so many rows, columns and channels may need."""
+def tiles(problem: Problem, rows: int, columns: int, channels: int, finite: bool) -> Array:
+    """The addresses of the tiles that blocks of so many rows, columns and channels may need, whatever the weights."""
     plain = kinds(problem, channels, False)
     return np.append(plain, kinds(problem, channels, True)) if finishes(problem, rows, columns) else plain
 

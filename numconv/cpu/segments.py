@@ -12,8 +12,8 @@ from .window import Window
 class Piece(NamedTuple):
     """Taps of one segment and one window: those from first to end of each of some planes.
 
-    tap: the number, among the weights, of the first plane's tap 0. fresh: whether the sums start from zero. oh: the
-    output row at which the block begins.
+    tap: the number, among the weights, of the first plane's tap 0. fresh: whether the sums start from zero. oh, ow:
+    the output row and column at which the block begins.
     """
 
     tap: int
@@ -22,6 +22,7 @@ class Piece(NamedTuple):
     planes: int
     fresh: int
     oh: int
+    ow: int
 
 
 @njit()

@@ -163,7 +163,7 @@ def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> Arr
     """What `correlate` is told of a Problem."""
     choice = _choose(problem, machine, shape)
     geometry, tables = _window(problem, machine, choice)
-    tables = tables._replace(tiles=SHAPES[shape].tiles(problem, choice.rows, choice.columns, choice.channels))
+    tables = tables._replace(tiles=SHAPES[shape].tiles(problem, *choice[1:], finite))
     return packed(geometry, _split(problem, machine, choice, finite), tables)
 
 
@@ -329,7 +329,7 @@ def correlate_block(
             if window.taps == 1:
                 # A plane of one tap is a step: the tiles' inner loop runs over planes.
                 end, count = count, 1
-            piece = Piece(start, first, end, count, fresh, oh)
+            piece = Piece(start, first, end, count, fresh, oh, ow)
             # The weights' layout, known at compile time, tells which tiles.
             if weight.ndim == 1:
                 pixel_tiles.accumulate(sums, weight, channel, channels, source, piece, tables, window, blocks)

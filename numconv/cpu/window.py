@@ -222,7 +222,7 @@ def window(
         height,
         width,
         _runs(height, row_axis.copy_step),
-        *_tap_ranges(problem),
+        *tap_ranges(problem),
         padding=float(problem.padding_value.real),
         tiles=np.zeros(0, np.int64),
     )
@@ -239,7 +239,7 @@ def _runs(sources: Array, step: int) -> Array:
     return runs
 
 
-def _tap_ranges(problem: Problem) -> tuple[Array, Array]:
+def tap_ranges(problem: Problem) -> tuple[Array, Array]:
     """(first, end) of the taps whose kernel row meets the input, for each output row; none: the same number twice."""
     out_h, kernel_w = (1, *problem.out_spatial)[-2], problem.kernel[-1]
     if problem.rank == 1:

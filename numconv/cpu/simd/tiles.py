@@ -32,11 +32,16 @@ from .ir import (
     vector_type,
 )
 
+# Of each step in turn, how many of a run's first and last scalars are left out, and so on from the start again.
+Skips = tuple[tuple[int, int], ...]
+NOTHING: Skips = ((0, 0),)
 # Neighbouring scalars whose addresses hang on one register: x86 scales an index by 1 or 2 elements for nothing.
 SPAN = 3
 
 
-def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by_table: bool, finishing: bool) -> Any:
+def _define_tile(
+    module: Any, groups: int, run: int, width: int, vector: Any, by_table: bool, finishing: bool, skips: Skips
+) -> Any:
     """The register tile.
 
     void tile(T *scalars, i64 scalar_pitch, i64 scalar_step, T *columns, i64 *table, i64 steps, i64 planes,
@@ -49,10 +54,11 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
     step, and by `gap` a plane. The scalars of a run lie a step apart, those of groups a pitch. Each plane asks for one
     cache line that will be read later, from address `ahead` on, `ahead_gap` bytes from plane to plane; 0: for none.
     A finishing tile begins at zero, and what it stores, of so many columns at most, has the bias of its row and the
-    activation.
+    activation. The steps are a multiple of the number of skips.
     """
     height = groups * run
     kind = ("table" if by_table else "step") + "_finishing" * finishing
+    kind += "".join(f"_{first}_{last}" for first, last in skips)
     name = f"numconv_tile_{groups}x{run}x{width}_{kind}_v{vector.count}x{itemsize(vector)}"
     pointer, size = vector.element.as_pointer(), vector.count
     integers, table_pointer = [INT64] * 5, INT64.as_pointer()
@@ -106,23 +112,24 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
     builder.position_at_end(body)
     step, cursor = builder.phi(INT64), builder.phi(pointer)
     totals = [builder.phi(vector) for _ in places]
-    found = at(builder, base, builder.load(at(builder, table, step)))
-    scalars_at, columns_at = (found, cursor) if by_table else (cursor, found)
-    right = [load(builder, vector, at(builder, columns_at, INT64(column * size))) for column in range(width)]
-    results: list[Any] = []
-    for group in range(groups):
-        address = at(builder, scalars_at, group_offsets[group])
-        for place in range(run):
-            if place and place % SPAN == 0:
-                address = at(builder, address, span)
-            scalar = builder.load(at(builder, address, multiples[place % SPAN]))
-            left = broadcast(builder, scalar, vector)
-            results += [
-                builder.call(multiply_add, [left, value, totals[len(results) + column]])
-                for column, value in enumerate(right)
-            ]
-    following = builder.add(step, INT64(1))
-    moved = at(builder, cursor, pace)
+    results, moved = list(totals), cursor
+    for number, (before, behind) in enumerate(skips):
+        found = at(builder, base, builder.load(at(builder, table, step, INT64(number))))
+        scalars_at, columns_at = (found, moved) if by_table else (moved, found)
+        right = [load(builder, vector, at(builder, columns_at, INT64(column * size))) for column in range(width)]
+        for group in range(groups):
+            address = at(builder, scalars_at, group_offsets[group])
+            for place in range(run - behind):
+                if place and place % SPAN == 0:
+                    address = at(builder, address, span)
+                if place < before:
+                    continue
+                scalar = builder.load(at(builder, address, multiples[place % SPAN]))
+                left = broadcast(builder, scalar, vector)
+                for index, value in enumerate(right, (group * run + place) * width):
+                    results[index] = builder.call(multiply_add, [left, value, results[index]])
+        moved = at(builder, moved, pace)
+    following = builder.add(step, INT64(len(skips)))
     builder.cbranch(builder.icmp_signed("<", following, steps), body, plane_end)
 
     builder.position_at_end(plane_end)
@@ -165,8 +172,10 @@ def _define_tile(module: Any, groups: int, run: int, width: int, vector: Any, by
 
 
 @intrinsic
-def define_tile(typing_context: Any, extents: Any, by_table: Any, finishing: Any, zero: Any, operands: Any) -> Any:
-    """Run a register tile of extents (groups, run, vectors), lengths of tuples, and of the dtype of `zero`.
+def define_tile(
+    typing_context: Any, extents: Any, skips: Any, by_table: Any, finishing: Any, zero: Any, operands: Any
+) -> Any:
+    """Run a register tile of extents (groups, run, vectors) and skips, lengths of tuples, and of the dtype of `zero`.
 
     `by_table` is a tuple, empty where the columns are found by the table, and `finishing` one that is not empty where
     the tile finishes its sums. The operands lie at an address.
@@ -175,18 +184,22 @@ def define_tile(typing_context: Any, extents: Any, by_table: Any, finishing: Any
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         groups, run, vectors = (len(extent) for extent in extents)
         vector, flags = vector_type(zero), (len(by_table) > 0, len(finishing) > 0)
-        call_own(builder, _define_tile(builder.module, groups, run, vectors, vector, *flags), args[4])
+        left_out = tuple((len(first), len(last)) for first, last in skips)
+        call_own(builder, _define_tile(builder.module, groups, run, vectors, vector, *flags, left_out), args[5])
         return context.get_dummy_value()
 
-    return types.void(extents, by_table, finishing, zero, types.intp), generate
+    return types.void(extents, skips, by_table, finishing, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
-def tile(groups: int, run: int, vectors: int, dtype: np.dtype[Any], by_table: bool, finishing: bool) -> Native:
+def tile(
+    groups: int, run: int, vectors: int, dtype: np.dtype[Any], by_table: bool, finishing: bool, skips: Skips = NOTHING
+) -> Native:
     """A register tile, to be called by `call_tile`."""
     extents = (0,) * groups, (0,) * run, (0,) * vectors
+    left_out = tuple(((0,) * first, (0,) * last) for first, last in skips)
     table, ends, zero = (0,) * by_table, (0,) * finishing, dtype.type(0)
-    return Native(lambda operands: define_tile(extents, table, ends, zero, operands))
+    return Native(lambda operands: define_tile(extents, left_out, table, ends, zero, operands))
 
 
 @intrinsic
