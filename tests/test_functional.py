@@ -10,7 +10,7 @@ import scipy.signal
 
 import numconv as nc
 from numconv import reference
-from numconv.cpu import channel_tiles, tiled
+from numconv.cpu import packing, tiled
 from numconv.testing import EDGES, arrays
 from numconv.validate import canonical, describe
 
@@ -244,7 +244,7 @@ def test_a_call_leaves_its_arguments_alone(rng):
 
 def test_what_is_read_only_stays_so_and_has_nothing_compiled_for_it(rng):
     x, weight = rng.standard_normal((1, 3, 8, 9)), rng.standard_normal((4, 3, 3, 3))
-    kernels = tiled.correlate.compiled, channel_tiles.pack.compiled
+    kernels = tiled.correlate.compiled, packing.pack.compiled
     expected = nc.conv2d(x, weight, padding=1, method="tiled")
     before = [kernel.signatures for kernel in kernels]
     x.flags.writeable = weight.flags.writeable = False

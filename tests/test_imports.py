@@ -26,6 +26,7 @@ PARTS = {
     "cpu.transforms",
     "cpu.pixel_tiles",
     "cpu.channel_tiles",
+    "cpu.packing",
     "cpu.row_tiles",
     "cpu.row_strips",
     "cpu.channel_lanes",
@@ -66,7 +67,7 @@ FLOORS = (
     METHOD_FILES,
     {"testing", "peaks", "cuda.narrow", "cuda.sums"},
     {"narrow", "cpu.minimal_filtering", "cpu.fourier"},
-    {"cpu.winograd_blocks", "cpu.tile_rows"},
+    {"cpu.winograd_blocks", "cpu.tile_rows", "cpu.packing"},
     {
         "cpu.overlap",
         "cpu.pixel_tiles",

@@ -82,6 +82,23 @@ def test_pixels_at_the_ends_of_rows_leave_out_taps_of_zero_padding(kernel, optio
 
 
 @shapes
+@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2, "activation": "relu"}], ids=str)
+@pytest.mark.parametrize("channels", [5, 16, 41])
+def test_few_taps_go_straight_to_an_output_that_has_its_channels_last(channels, options):
+    for width in (8, 14, 15, 23, 47):
+        case = EDGES[1].__class__("few", (2, 3, 5, 2 * width), (channels, 3, 3, 3), options)
+        problem = dataclasses.replace(case.problem(np.float32), layout="NHWC")
+        data, on = arrays(case.problem()), machine(2)
+        expected = run(loops, case.problem(), on, *data)
+        lying = np.full((4, *problem.laid_out(problem.out_shape)[1:]), 7, np.float32)
+        out = problem.channels_first(lying[1:3], problem.out_shape)
+        prepared, scratch = tiled.prepare(problem, on, *data[1:]), np.empty(tiled.scratch_bytes(problem, on), np.uint8)
+        tiled.run(problem, on, prepared, data[0], out, scratch)
+        assert_same_bits(out.copy(order="C"), expected)
+        assert (lying[[0, 3]] == 7).all(), "run wrote beside `out`"
+
+
+@shapes
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_narrow_maps_of_many_rows_and_wide_kernels_are_covered(width):
     # The gradients by weights: the output is the kernel, and has its channels' rows one below the other.

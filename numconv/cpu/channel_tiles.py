@@ -21,9 +21,9 @@ from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks, skips_taps
 from .segments import Piece
-from .simd.copies import copy_finish_rows, transpose, transpose_finish
+from .simd.copies import copy_finish_rows, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
-from .simd.shares import Share, njit, portion
+from .simd.shares import njit
 from .simd.strided import spread_rows
 from .simd.tiles import NOTHING, Skips, call_tile, tile
 from .window import Ahead, Tables, Window, tap_ranges
@@ -41,8 +41,8 @@ RUNS = tuple(run for _, run in EXTENTS)
 MOST_TAPS, LONGEST_ROW = {2: 1, 4: 3} if WIDE else {}, 7
 LEAST_LEFT_OUT = 0.01
 VECTORS = 2
-# Taps of a channel that lie together, from which on they are packed by squares of vectors, not one by one.
-LEAST_RUN = 4
+# Fewer taps than these take less time than copying the sums.
+FEW_TAPS = 256
 # What tiles leave out: those of the first run of a row, of one within, of the last.
 Ends = tuple[Skips, Skips, Skips]
 WHOLE: Ends = (NOTHING, NOTHING, NOTHING)
@@ -79,21 +79,31 @@ def tiles(problem: Problem, rows: int, columns: int, channels: int, finite: bool
     """The addresses of the tiles that blocks of so many rows, columns and channels may need, where all weights are
     finite or any.
 
-    Of two vectors, then of one; each of several rows, then of one row; each for the first run, one within, the last.
+    Of two vectors, then of one; each of several rows, then of one row, then of one finishing row, if any; each for the
+    first run, one within, the last.
     """
     height, run = extent(columns)
     group_channels = problem.out_channels // problem.groups
     lanes = machine(1).lanes(problem.accumulator)
     needed = {VECTORS: group_channels > lanes, 1: 0 < group_channels % (VECTORS * lanes) <= lanes}
     ends = left_out(problem, columns) if finite else WHOLE
+    kinds = [(together, False) for together in (height, 1)] + [(1, True)] * finishes(problem, rows, columns)
     return np.array(
         [
-            tile(together, run, vectors, problem.accumulator, True, False, skips).address if needed[vectors] else 0
+            tile(together, run, vectors, problem.accumulator, True, finishing, skips).address if needed[vectors] else 0
             for vectors in (VECTORS, 1)
-            for together in (height, 1)
+            for together, finishing in kinds
             for skips in ends
         ]
     )
+
+
+def finishes(problem: Problem, rows: int, columns: int) -> bool:
+    """Whether a block has finishing tiles, too: pixels' channels lie together, the taps are few, a window holds them
+    all, and tiles are of one row.
+    """
+    few = 0 < problem.taps <= min(FEW_TAPS, *problem.segments) and math.prod(problem.kernel) > 1
+    return few and problem.layout == "NHWC" and (columns > run_length(columns) or extent(columns)[0] == 1)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -149,50 +159,10 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     tap = pairs * max(VECTORS * run, least) + single * max(run + 2, least)
     # A square of the transposition, for each vector of channels and of pixels, or a copy.
     storing = rows * -(-columns // lanes) * 8 * lanes if problem.layout == "NCHW" else rows * columns * 4
-    return int(runs * (share_left(problem, columns) * problem.taps * tap + vectors * TILE_START)) + vectors * storing
-
-
-@njit(parallel=True)
-def pack(share: Share, weight: Array, packed: Array, finite: Array) -> None:
-    """Weights (groups, co, ci, taps) block by block: of each `unit` channels, packed (groups * co * taps,) has a
-    row of channels for each tap. finite (groups, blocks): whether all weights of a block are.
-    """
-    first, end = portion(finite.size, share)
-    for task in range(first, end):
-        group, block = divmod(task, finite.shape[1])
-        finite[group, block] = pack_block(weight[group], packed, group * weight.shape[1], block)
-
-
-@njit()
-def pack_block(weight: Array, packed: Array, before: int, block: int) -> bool:
-    """One block of a group's weights (co, ci, taps), behind so many channels of other groups; returns whether all are
-    finite.
-    """
-    channels, inputs, taps = weight.shape
-    lanes = vector_lanes(packed)
-    first = block * VECTORS * lanes
-    count = min(VECTORS * lanes, channels - first)
-    target = packed[(before + first) * inputs * taps :][: count * inputs * taps]
-    # Of an adjoint, the taps lie in a run the other way round.
-    way = 1 if weight.strides[2] == weight.itemsize else -1
-    squares = abs(weight.strides[2]) == weight.itemsize and weight.strides[0] % weight.itemsize == 0
-    apart = weight.strides[0] // weight.itemsize
-    for ci in range(inputs):
-        if squares and taps >= LEAST_RUN:
-            for begin in range(0, taps, lanes):
-                tap = begin if way > 0 else taps - 1 - begin
-                for channel in range(0, count, lanes):
-                    source, place = weight[first + channel, ci, tap:], target[(ci * taps + tap) * count + channel :]
-                    transpose(source, apart, place, way * count, min(lanes, count - channel), min(lanes, taps - begin))
-        else:
-            for tap in range(taps):
-                source, place = weight[first : first + count, ci, tap], target[(ci * taps + tap) * count :]
-                for channel in range(count):
-                    place[channel] = source[channel]
-    finite = True
-    for i in range(len(target)):
-        finite &= abs(target[i]) < np.inf
-    return finite
+    if finishes(problem, rows, columns):
+        storing = 0
+    adding = int(share_left(problem, columns) * problem.taps * tap)
+    return runs * (adding + vectors * TILE_START) + vectors * storing
 
 
 @njit()
@@ -287,6 +257,7 @@ def sweep(
                 start,
                 0,
                 0,
+                0,
             )
             turn += 1
         row += rows
@@ -299,6 +270,70 @@ def tap_range(oh: int, piece: Piece, tables: Tables, window: Window, blocks: Blo
     if blocks.skip and piece.end - piece.first == window.taps and oh < len(tables.first_tap):
         return tables.first_tap[oh], tables.end_tap[oh]
     return piece.first, piece.end
+
+
+@njit()
+def can_finish(out: Array, tables: Tables, window: Window) -> bool:
+    """Whether tiles write to the output themselves: the block has finishing ones, and the window holds all planes."""
+    finishing = len(tables.tiles) > 4 * len(WHOLE) and out.strides[1] == out.itemsize
+    return finishing and window.planes >= window.total_planes
+
+
+@njit()
+def finish(
+    out: Array,
+    weight: Array,
+    bias: Array,
+    n: int,
+    channel: int,
+    channels: int,
+    panel: Array,
+    od: int,
+    oh: int,
+    ow: int,
+    tables: Tables,
+    window: Window,
+    blocks: Blocks,
+) -> None:
+    """out[n, channel:, od, oh:, ow:], channels last, = the block's sums, with bias and activation, run by run."""
+    columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
+    size, run, step, taps = blocks.sum_columns, blocks.tile_run, window.column_step, window.total_planes * window.taps
+    apart, in_row = out.strides[4] // out.itemsize, blocks.sum_rows // window.block_rows // run
+    piece = Piece(0, 0, window.taps, window.total_planes, 1, oh, ow)
+    first_run, last_run = ow // window.block_columns * in_row, blocks.column_blocks * in_row - 1
+    for first in range(0, channels, size):
+        pitch = min(size, channels - first)
+        place = 2 * len(WHOLE) + (0 if pitch > vector_lanes(out) else len(tables.tiles) // 2)
+        kinds, own = tables.tiles[place:], weight[0, (channel + first) * taps :]
+        for row in range(rows):
+            low, high = tap_range(oh + row, piece, tables, window, blocks)
+            if low == high:  # no tap meets the input: all of them add up zeros
+                low, high = 0, window.taps
+            start = own[low * pitch :]
+            for column in range(0, columns, run):
+                number = first_run + column // run
+                call_tile(
+                    kinds[0 if number == 0 else 2 if number == last_run else 1],
+                    panel[row * window.pitch + column * step :],
+                    0,
+                    step,
+                    start,
+                    tables.offsets[low:high],
+                    high - low,
+                    window.total_planes,
+                    window.plane_size,
+                    pitch,
+                    (window.taps - (high - low)) * pitch,
+                    out[n, channel + first, od, oh + row, ow + column :],
+                    apart,
+                    1,
+                    0,
+                    0,
+                    bias[channel + first :],
+                    blocks.relu,
+                    columns - column,
+                    pitch,
+                )
 
 
 @njit()

@@ -190,6 +190,7 @@ def sweep(
                 weight,
                 0,
                 0,
+                0,
             )
             p += VECTORS * lanes if wide else lanes
         c += CHANNELS if kind == 0 else FEW_CHANNELS if kind == 1 else 1
@@ -249,6 +250,7 @@ def finish(
                     0,
                     bias[channel:],
                     blocks.relu,
+                    CHANNELS,
                     columns - p,
                 )
                 p += VECTORS * lanes if wide else lanes

@@ -25,11 +25,12 @@ from ..accuracy import direct_bound, direct_expected
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
-from . import channel_tiles, pixel_tiles
+from . import channel_tiles, packing, pixel_tiles
 from .blocks import Blocks, blocks, locate, share_costs, take, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .simd.fields import packed, record
+from .simd.ir import contiguous
 from .simd.shares import Share, njit
 from .window import WINDOW_BYTES, Ahead, Tables, Window, copy_cycles, fill, pitch, read_by, window
 
@@ -104,7 +105,7 @@ def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | Non
     blocked = aligned.empty((math.prod(weight.shape) + machine.lanes(problem.accumulator),), problem.accumulator)
     rows = _weight_rows(problem, weight)
     finite = np.empty((problem.groups, -(-rows.shape[1] // channel_tiles.unit(machine, problem))), np.bool_)
-    channel_tiles.pack(machine.threads, rows, blocked, finite)
+    packing.pack(machine.threads, rows, blocked, finite)
     return Prepared(blocked[None], biases(problem, bias), bool(finite.all()), shape)
 
 
@@ -315,6 +316,9 @@ def correlate_block(
         fill(panel, x, plane, planes, od, oh, ow, tables, window)
         if weight.ndim == 1 and pixel_tiles.can_finish(out, tables, window):
             pixel_tiles.finish(out, weight, bias, n, channel, channels, panel, od, oh, ow, tables, window, blocks)
+            return
+        if weight.ndim == 2 and not contiguous(out) and channel_tiles.can_finish(out, tables, window):
+            channel_tiles.finish(out, weight, bias, n, channel, channels, panel, od, oh, ow, tables, window, blocks)
             return
         tap, end_tap = plane * window.taps, (plane + planes) * window.taps
         while tap < end_tap:

@@ -164,10 +164,10 @@ def store(builder: Any, value: Any, address: Any) -> None:
     builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=itemsize(value.type))
 
 
-def unknown(builder: Any, address: Any) -> Any:
-    """The same address, which the compiler cannot tell: what is loaded from it is loaded again, not kept or spilled."""
-    kind = ir.FunctionType(address.type, [address.type])
-    return builder.asm(kind, "", "=r,0", [address], side_effect=True)
+def unknown(builder: Any, value: Any) -> Any:
+    """The same value, which the compiler cannot tell: what hangs on it is made again, not kept or spilled."""
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.asm(kind, "", "=r,0", [value], side_effect=True)
 
 
 def prefetch(builder: Any, address: Any) -> None:

@@ -12,7 +12,6 @@ from numba.core import types
 from ...jit import Native
 from .copies import lowest, rectified
 from .ir import (
-    BIT,
     INT64,
     at,
     between,
@@ -24,11 +23,14 @@ from .ir import (
     intrinsic,
     itemsize,
     load,
+    mask_type,
+    masked_load,
     masked_store,
     own_function,
     prefetch,
     prefetch_to_write,
     store,
+    unknown,
     vector_type,
 )
 
@@ -46,15 +48,16 @@ def _define_tile(
 
     void tile(T *scalars, i64 scalar_pitch, i64 scalar_step, T *columns, i64 *table, i64 steps, i64 planes,
               i64 plane_size, i64 pace, i64 gap, T *sums, i64 sums_pitch, i64 fresh, i64 ahead, i64 ahead_gap,
-              T *bias, i64 relu, i64 columns_left),
+              T *bias, i64 relu, i64 rows_left, i64 columns_left),
     steps >= 1 and planes >= 1:
     the sums, `width` vectors in each of groups * run rows, are loaded or, where fresh, start from zero, go through
     every step of every plane in registers, and are stored. A step broadcasts a scalar for each row and loads `width`
     vectors. One of the two is found by the table, `plane_size` further on in each plane; the other moves by `pace` a
     step, and by `gap` a plane. The scalars of a run lie a step apart, those of groups a pitch. Each plane asks for one
     cache line that will be read later, from address `ahead` on, `ahead_gap` bytes from plane to plane; 0: for none.
-    A finishing tile begins at zero, and what it stores, of so many columns at most, has the bias of its row and the
-    activation. The steps are a multiple of the number of skips.
+    A finishing tile begins at zero, and what it stores, of so many rows and columns at most, has the activation and the
+    bias of its channel, which is a row, or, with the scalars found by the table, a column. The steps are a multiple of
+    the number of skips.
     """
     height = groups * run
     kind = ("table" if by_table else "step") + "_finishing" * finishing
@@ -62,10 +65,10 @@ def _define_tile(
     name = f"numconv_tile_{groups}x{run}x{width}_{kind}_v{vector.count}x{itemsize(vector)}"
     pointer, size = vector.element.as_pointer(), vector.count
     integers, table_pointer = [INT64] * 5, INT64.as_pointer()
-    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, *[INT64] * 4, pointer, INT64, INT64]
+    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, *[INT64] * 4, pointer, *[INT64] * 3]
     function, builder, values = own_function(module, name, operands)
     scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap = values[:10]
-    sums, sums_pitch, fresh, ahead, ahead_gap, bias, relu, columns_left = values[10:]
+    sums, sums_pitch, fresh, ahead, ahead_gap, bias, relu, rows_left, columns_left = values[10:]
     entry = builder.block
     resume, begin, plane_body, body, plane_end, end = (
         function.append_basic_block(block) for block in ("resume", "begin", "plane", "step", "planed", "end")
@@ -151,22 +154,39 @@ def _define_tile(
         phi.add_incoming(initial, plane_body)
         phi.add_incoming(value, body)
     builder.position_at_end(end)
-    if finishing:
-        floor = lowest(builder, relu, vector)
-        shifts = [broadcast(builder, builder.load(at(builder, bias, INT64(row))), vector) for row in range(height)]
-        results = [
-            rectified(builder, builder.fadd(value, shifts[number // width]), floor)
-            for number, value in enumerate(results)
+    if not finishing:
+        for place, value in zip(places, results, strict=True):
+            store(builder, value, place)
+        builder.ret_void()
+        return function
+    floor = lowest(builder, relu, vector)
+
+    def masks(left: Any) -> list[Any]:
+        """Of each vector of a row, the columns that there are."""
+        return [between(builder, vector, INT64(column * size), INT64(0), left) for column in range(width)]
+
+    if by_table:
+        shifts = [
+            masked_load(builder, vector, at(builder, bias, INT64(column * size)), mask)
+            for column, mask in enumerate(masks(columns_left))
         ]
-    whole = builder.icmp_signed(">=", columns_left, INT64(width * size)) if finishing else BIT(1)
+    else:
+        shifts = [broadcast(builder, builder.load(at(builder, bias, INT64(row))), vector) for row in range(height)]
+    finished = [
+        rectified(builder, builder.fadd(value, shifts[number % width if by_table else number // width]), floor)
+        for number, value in enumerate(results)
+    ]
+    all_columns = builder.icmp_signed(">=", columns_left, INT64(width * size))
+    whole = builder.and_(all_columns, builder.icmp_signed(">=", rows_left, INT64(height)))
     with builder.if_else(whole) as (as_they_are, masked):
         with as_they_are:
-            for place, value in zip(places, results, strict=True):
+            for place, value in zip(places, finished, strict=True):
                 store(builder, value, place)
         with masked:
-            masks = [between(builder, vector, INT64(column * size), INT64(0), columns_left) for column in range(width)]
-            for number, (place, value) in enumerate(zip(places, results, strict=True)):
-                masked_store(builder, value, place, masks[number % width])
+            none, some = ir.Constant(mask_type(vector), [0] * size), masks(unknown(builder, columns_left))
+            for number, (place, value) in enumerate(zip(places, finished, strict=True)):
+                wanted = builder.icmp_signed("<", INT64(number // width), rows_left)
+                masked_store(builder, value, place, builder.select(wanted, some[number % width], none))
     builder.ret_void()
     return function
 
@@ -223,6 +243,7 @@ def call_tile(
     ahead_gap: Any,
     bias: Any,
     relu: Any,
+    rows_left: Any,
     columns_left: Any,
 ) -> Any:
     """Call a tile. For all planes and steps in order, by pixels:
@@ -233,11 +254,11 @@ def call_tile(
 
     sums[row, vector] += scalars[table[step] + row's place] * columns[step * pace + vector].
 
-    `ahead` is an address, `ahead_gap` counts bytes. Only a finishing tile has the bias, relu and columns_left.
+    `ahead` is an address, `ahead_gap` counts bytes. Only a finishing tile has the bias and what follows it.
     """
     intp = types.intp
     integers = (intp,) * 5
-    operands = (scalars, intp, intp, columns, table, *integers, sums, *integers[:4], bias, intp, intp)
+    operands = (scalars, intp, intp, columns, table, *integers, sums, *integers[:4], bias, *integers[:3])
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         call_address(builder, args[0], data(context, builder, operands, args[1:]))
