@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy.ndimage
 import scipy.signal
 from rich.table import Table
 from scipy.signal import correlate, fftconvolve, oaconvolve
@@ -40,6 +41,7 @@ LOOPS = CASES["3x3 64 at 56"]
 LARGE_KERNELS = (31, 63)
 SQUARES = tuple(case for case in RESNET50 if case.name.startswith("3x3"))
 PHOTOGRAPH, FILTERS = (2048, 2048), (5, 15)
+VOLUME, CUBES = (128, 128, 128), (3, 5)
 SAMPLES, TAPS = 480_000, 48_000
 
 
@@ -66,7 +68,7 @@ def main() -> int:
         table.add_column(head, justify="right" if head in ("figure", "limit") else "left")
     missed = 0
     with screen.status("measuring") as status:
-        for measure in (products, tiny, alternation, loops, transforms, adjoints, scipys_names, long_filter):
+        for measure in (products, tiny, alternation, loops, transforms, adjoints, scipys_names, volumes, long_filter):
             for bar in measure(rounds):
                 status.update(f"{bar.promise}: {bar.layer}")
                 missed += not bar.holds
@@ -239,6 +241,20 @@ def scipys_names(rounds: int) -> Iterator[Bar]:
         found, layer = list(timing.rounds(runs, rounds)), f"{size}x{size} on 2048x2048"
         yield at_least("signal.correlate2d / conv2d, in speed", layer, found, "correlate2d", "valid", 0.8)
         yield at_least("ndimage.correlate / conv2d, in speed", layer, found, "ndimage", "same", 0.8)
+
+
+def volumes(rounds: int) -> Iterator[Bar]:
+    """A filter of a volume, as a scanner's is, against scipy's function of that name; sums in float64, as scipy's."""
+    rng = np.random.default_rng(0)
+    for size, dtype in itertools.product(CUBES, (np.float32, np.float64)):
+        volume, cube = rng.standard_normal(VOLUME).astype(dtype), rng.standard_normal((size,) * 3)
+        runs = {
+            "ours": functools.partial(ndimage.correlate, volume, cube),
+            "scipy": functools.partial(scipy.ndimage.correlate, volume, cube),
+        }
+        assert np.allclose(runs["ours"](), runs["scipy"](), atol=1e-4)
+        layer, found = f"{size}x{size}x{size} on 128x128x128 {dtype.__name__}", list(timing.rounds(runs, rounds))
+        yield at_least("ndimage.correlate / scipy's, in speed", layer, found, "ours", "scipy", 5)
 
 
 def long_filter(rounds: int) -> Iterator[Bar]:

@@ -59,6 +59,25 @@ def test_every_kernel_on_maps_wide_and_narrow(kernel, size, padding):
     assert_bits_of_loops(plane(*size, kernel, padding=padding).problem(np.float32))
 
 
+VOLUMES = [
+    ("cube", (1, 1, 6, 9, 70), (1, 1, 3, 3, 3), {"padding": 1}),
+    ("read in place", (2, 1, 5, 9, 150), (1, 1, 3, 2, 3), {}),
+    ("bank", (1, 2, 7, 8, 33), (6, 1, 5, 5, 5), {"groups": 2, "padding": 2, "stride": (2, 1, 2)}),
+    ("spread", (1, 3, 9, 17, 20), (3, 1, 2, 5, 3), {"groups": 3, "padding": (1, 0, 2), "dilation": (3, 2, 1)}),
+    ("mirrored", (1, 1, 6, 9, 20), (1, 1, 4, 1, 1), {"padding": (3, 0, 0), "padding_mode": "reflect"}),
+    ("steps", (1, 1, 9, 19, 140), (1, 1, 3, 4, 7), {"stride": (3, 2, 1)}),
+]
+
+
+@pytest.mark.parametrize(("name", "x_shape", "weight_shape", "options"), VOLUMES, ids=lambda value: str(value)[:13])
+def test_a_kernel_may_be_several_planes_deep(name, x_shape, weight_shape, options):
+    problem = Case(name, x_shape, weight_shape, options).problem(np.float32)
+    for threads in (1, 3):
+        assert_bits_of_loops(problem, threads)
+    if problem.in_channels == 1:
+        assert_bits_with_channels_last(problem)
+
+
 @pytest.mark.parametrize("height", [*range(3, 18), 28, 29, 35, 36])
 def test_every_height_of_map(height):
     for stride in (1, 2, 3):
@@ -210,7 +229,6 @@ def test_nothing_beside_the_output_is_written():
     [
         (Case("", (1, 4, 9, 9), (4, 2, 3, 3), {"groups": 2}).problem(), "sums 2 input channels, but it takes one"),
         (plane(9, 9, (3, 3)).problem(np.int32), "the sums are int64"),
-        (Case("", (1, 1, 5, 9, 9), (1, 1, 2, 3, 3), {}).problem(), "the kernel is 2 planes deep"),
         (plane(99, 99, (91, 91)).problem(), "the kernel has 8281 taps"),
     ],
 )
@@ -218,7 +236,7 @@ def test_what_it_refuses(problem, words):
     assert words in depthwise.why_not(problem, machine(jit.threads()))
 
 
-TILES = [(height, vectors) for height in row_tiles.HEIGHTS for vectors in (1, 2, row_tiles.VECTORS)]
+TILES = list(itertools.product(row_tiles.HEIGHTS, (1, 2, row_tiles.VECTORS), (False, True)))
 # (kernel, stride, rows)
 STRIPS = list(itertools.product(row_strips.KERNELS, row_strips.STRIDES, (row_strips.TALL, row_strips.LOW)))
 
@@ -226,7 +244,7 @@ STRIPS = list(itertools.product(row_strips.KERNELS, row_strips.STRIDES, (row_str
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("extents", TILES, ids=str)
 def test_no_tile_that_ships_spills_a_vector(extents, dtype):
-    rows, vectors = extents
+    rows, vectors, _ = extents
     assert spill(rows_tile(np.dtype(dtype), *extents), rows * vectors) is None
 
 

@@ -62,7 +62,7 @@ def test_its_layers_need_every_register_tile(monkeypatch, dtype):
     assert dense == {(*extents[:3], kind, *extents[3:]) for extents in wanted}
     heights, widths = row_tiles.HEIGHTS, (1, 2, row_tiles.VECTORS)
     strips = itertools.product(row_strips.KERNELS, row_strips.STRIDES, (row_strips.TALL, row_strips.LOW))
-    assert rows == {(kind, *extents) for extents in (*itertools.product(heights, widths), *strips)}
+    assert rows == {(kind, *extents) for extents in (*itertools.product(heights, widths, (False, True)), *strips)}
 
 
 def test_what_is_there_is_not_compiled_again():

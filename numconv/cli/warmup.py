@@ -25,6 +25,8 @@ def _planes(kernel: int, size: int, **options: int) -> Case:
     return Case("planes", (1, 2, size, size), (2, 1, kernel, kernel), {"groups": 2, **options})
 
 
+# Sizes of maps whose rows need tiles of every height and width.
+ROWS = (16, 20, 30, 46, 140)
 # Small layers that need, together, every register tile. 48 and 24 channels are one vector and a half of each width.
 LAYERS = (
     *(
@@ -37,7 +39,8 @@ LAYERS = (
     Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),
     *(_planes(kernel, 20, padding=kernel // 2, stride=stride) for kernel in (3, 5, 7) for stride in (1, 2)),
     Case("rank 1", (1, 1, 20, 20), (1, 1, 5, 5), rank_one=True),
-    *(_planes(9, size) for size in (16, 20, 30, 46, 140)),
+    *(_planes(9, size) for size in ROWS),
+    *(Case("volume", (1, 1, 2, size, size), (1, 1, 2, 9, 9)) for size in ROWS),
 )
 
 

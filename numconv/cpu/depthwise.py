@@ -4,8 +4,9 @@ The idea: a kernel reads each input row once for all output rows that meet it. A
 bottom, so each of its sums gets its products in the one order of summation, and the result goes from the registers to
 the output, bias and activation included. Small square kernels have strips of their own, which read the input where it
 lies, padding of zeros or not (simd/strips.py); the others are swept by rows and vectors of columns (simd/rows.py),
-where the input lies or, with padding or a stride, through a window (window.py) of a few of its rows. With the channels
-last, a tile has channels in its lanes (channel_lanes.py), or, where they are few, rows come and go through scratch.
+where the input lies or, with padding or a stride, through a window (window.py) of a few of its rows; a kernel of
+several planes goes plane by plane. With the channels last, a tile has channels in its lanes (channel_lanes.py), or,
+where they are few, rows come and go through scratch.
 
 It wins wherever there is one input channel to a group, with any number of output channels: such layers are bound by
 memory, and by the loads of neighbouring columns, which this shares over rows [1]_.
@@ -26,13 +27,13 @@ from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from . import channel_lanes
 from .blocks import Blocks, blocks, locate, take, tasks
-from .operands import CACHE_LINE, biases, interleaved, no_room, no_vectors, shared_scratch, three_axes
+from .operands import CACHE_LINE, biases, interleaved, no_room, no_vectors, shared_scratch, three, three_axes
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, scatter, sweep_cycles, tiles
 from .simd.fields import packed, record
 from .simd.ir import vectors_fit
 from .simd.shares import Share, njit
-from .window import Tables, Window, copy_cycles, fill, phases, window
+from .window import Tables, Window, copy_cycles, fill, phases, total_planes, window
 
 NAME = "depthwise"
 REPRODUCIBLE = True
@@ -65,11 +66,8 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"each output channel sums {problem.in_channels // problem.groups} input channels, but it takes one"
     if reason := no_vectors(problem, machine, "tiles"):
         return reason
-    if channel_lanes.served(problem):
-        if reason := channel_lanes.why_not(problem):
-            return reason
-    elif problem.rank == 3 and problem.kernel[0] != 1:
-        return f"the kernel is {problem.kernel[0]} planes deep, but it takes one"
+    if channel_lanes.served(problem) and (reason := channel_lanes.why_not(problem)):
+        return reason
     if problem.taps > SEGMENT:
         return f"the kernel has {problem.taps} taps, but one accumulator takes {SEGMENT} at most"
     return no_room(problem, machine, scratch_bytes(problem, machine), "windows")
@@ -89,7 +87,7 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
     if channel_lanes.served(problem):
         return channel_lanes.scratch_bytes(problem, machine)
     geometry, _, _, sweep = _layout(problem, machine)
-    share = sweep.planes * geometry.plane_size + _beside_window(problem, machine) + sweep.block
+    share = sweep.planes * sweep.kernel_d * geometry.plane_size + _beside_window(problem, machine) + sweep.block
     return shared_scratch(problem, machine, share)
 
 
@@ -132,9 +130,8 @@ def run(
 def _launch(problem: Problem, machine: Machine) -> Array:
     """What `correlate` is told of a Problem."""
     geometry, tables, split, sweep = _layout(problem, machine)
-    addresses = (
-        strips(problem) if sweep.strip else tiles(problem.accumulator, problem.out_spatial[-1:], sweep.tile_rows)
-    )
+    kind = problem.accumulator, problem.out_spatial[-1:], sweep.tile_rows, sweep.kernel_d > 1
+    addresses = strips(problem) if sweep.strip else tiles(*kind)
     return packed(geometry, split, tables._replace(tiles=addresses), sweep)
 
 
@@ -146,14 +143,15 @@ def _layout(problem: Problem, machine: Machine) -> tuple[Window, Tables, Blocks,
     channels = max(1, problem.out_channels // problem.groups)
     split = blocks(problem, rows, columns, channels)
     # Small maps are filled several at a time.
-    planes = max(1, WINDOW_BYTES // 4 // (geometry.plane_size * problem.accumulator.itemsize))
+    image = total_planes(problem) * geometry.plane_size * problem.accumulator.itemsize
+    planes = max(1, WINDOW_BYTES // 4 // image)
     together = min(problem.groups, planes) if split.row_blocks == split.out_d == 1 else 1
     sweep, block = _sweep(problem, lanes), rows * columns if interleaved(problem) else 0
     return geometry, tables, split, sweep._replace(planes=together, window=sweep.window + block, block=block)
 
 
 def _sweep(problem: Problem, lanes: int) -> Sweep:
-    kernel_h, kernel_w = (1, *problem.kernel)[-2:]
+    kernel_d, kernel_h, kernel_w = three(problem, "kernel")
     stride_h, dilation_h = ((1, *values)[-2] for values in (problem.stride, problem.dilation))
     above = 0 if problem.rank == 1 else problem.padding[-2][0]
     # Output rows share input rows where they lie as far apart as the kernel's do.
@@ -164,10 +162,10 @@ def _sweep(problem: Problem, lanes: int) -> Sweep:
     if served(problem):
         zeros = zeros_length(problem, lanes)
         in_place = same_dtype and reads_in_place(problem)
-        return Sweep(kernel_h, kernel_w, 1, 0, 0, in_place, 1, stride_h, above, zeros, zeros + TALL * lanes)
+        return Sweep(kernel_d, kernel_h, kernel_w, 1, 0, 0, in_place, 1, stride_h, above, zeros, zeros + TALL * lanes)
     plain = not any(map(any, problem.padding)) and problem.stride[-1] == 1
     direct = same_dtype and plain and problem.out_spatial[-1] >= VECTORS * lanes
-    return Sweep(kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, direct, 1, 0, above, 0, 0)
+    return Sweep(kernel_d, kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, direct, 1, 0, above, 0, 0)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -195,10 +193,11 @@ def _beside_window(problem: Problem, machine: Machine) -> int:
 
 
 def _window_size(problem: Problem, rows: int) -> int:
-    """Bytes of one plane's window for so many output rows, and of their block."""
+    """Bytes of one channel's window for so many output rows, and of their block."""
     columns = phases(problem, -1, not served(problem)).length(problem.out_spatial[-1])
     block = rows * problem.out_spatial[-1] if interleaved(problem) else 0
-    return (phases(problem, -2, False).length(rows) * columns + block) * problem.accumulator.itemsize
+    plane = phases(problem, -2, False).length(rows) * columns
+    return (total_planes(problem) * plane + block) * problem.accumulator.itemsize
 
 
 def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
@@ -210,7 +209,7 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
     if sweep.strip:
         adding = channels * strip_cycles(problem, rows, vectors)
     else:
-        adding = channels * sweep_cycles(sweep.kernel_h, sweep.kernel_w, sweep.tile_rows, rows, vectors)
+        adding = channels * sweep_cycles(sweep[:3], sweep.tile_rows, rows, vectors)
     if interleaved(problem):
         adding += 1.5 * channels * rows * columns
     far = _window_size(problem, rows) > WINDOW_BYTES
@@ -242,12 +241,12 @@ def correlate(
         rows = min(window.block_rows, height - oh)
         direct = vectors_fit(scratch, x) and sweep.direct
         if not direct:
-            fill(filled, x[n, first:], 0, groups, od, oh, 0, tables, window)
+            fill(filled, x[n, first:], 0, groups * sweep.kernel_d, od, oh, 0, tables, window)
         for channel in range(first * blocks.channels, (first + groups) * blocks.channels):
             group = channel // blocks.channels
             start = 0 if sweep.block else (n * out.shape[1] + channel) * plane + (od * height + oh) * width
             depth = (n * x.shape[1] + group) * x_plane + od * window.stride_d * x.shape[3] * x.shape[4]
-            inside = (group - first) * window.plane_size
+            inside = (group - first) * sweep.kernel_d * window.plane_size
             kernel, shift = weight[channel], bias[channel]
             if sweep.strip:
                 if direct:
@@ -263,10 +262,12 @@ def correlate(
                     )
             elif direct:
                 begin = depth + oh * window.stride_h * x.shape[4]
-                places = Places(begin, x.shape[4], window.stride_h * x.shape[4], start, rows, width, width, 1)
+                x_row, deep = x.shape[4], window.dilation_d * x.shape[3] * x.shape[4]
+                places = Places(begin, x_row, window.stride_h * x_row, deep, start, rows, width, width, 1)
                 correlate_rows(target, x, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
             else:
-                places = Places(inside, window.pitch, window.row_step * window.pitch, start, rows, width, width, 0)
+                pitch, deep = window.pitch, window.plane_size
+                places = Places(inside, pitch, window.row_step * pitch, deep, start, rows, width, width, 0)
                 correlate_rows(target, filled, kernel, shift, places, blocks.relu, tables.offsets, tables.tiles, sweep)
             if sweep.block:
                 scatter(block, out[n, channel, od, oh : oh + rows])

@@ -37,8 +37,9 @@ class Plane(NamedTuple):
 def served(problem: Problem) -> bool:
     """Whether there are strips for the kernel and stride."""
     kernel, stride, dilation = ((1, *values)[-2:] for values in (problem.kernel, problem.stride, problem.dilation))
+    flat = problem.rank < 3 or problem.kernel[0] == 1
     square = kernel[0] == kernel[1] in KERNELS and stride[0] == stride[1] in STRIDES
-    return square and dilation == (1, 1)
+    return flat and square and dilation == (1, 1)
 
 
 def reads_in_place(problem: Problem) -> bool:

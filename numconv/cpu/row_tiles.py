@@ -29,6 +29,7 @@ class Sweep(NamedTuple):
     the spare tile, the window begins. The elements of a block of output that goes to channels which lie last, or 0.
     """
 
+    kernel_d: int
     kernel_h: int
     kernel_w: int
     dilation_h: int
@@ -44,14 +45,15 @@ class Sweep(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where a block lies: in x its start, the elements from one row to the next and from one that an output row starts
-    at to that of the next; in the output its start, rows and columns, and the elements from one row to the next;
-    whether tiles must be whole.
+    """Where a block lies: in x its start, the elements from one row to the next, from one that an output row starts at
+    to that of the next, and from one plane of the kernel's to the next; in the output its start, rows and columns, and
+    the elements from one row to the next; whether tiles must be whole.
     """
 
     x: int
     x_pitch: int
     x_stride: int
+    x_plane: int
     out: int
     rows: int
     width: int
@@ -59,7 +61,7 @@ class Places(NamedTuple):
     whole: int
 
 
-def tiles(dtype: np.dtype[Any], widths: tuple[int, ...], tile_rows: int) -> Array:
+def tiles(dtype: np.dtype[Any], widths: tuple[int, ...], tile_rows: int, deep: bool = False) -> Array:
     """The addresses of the tiles that blocks of those widths need, those of each height by one, two and all vectors."""
     lanes = machine(1).lanes(dtype)
     most = VECTORS * lanes
@@ -71,21 +73,22 @@ def tiles(dtype: np.dtype[Any], widths: tuple[int, ...], tile_rows: int) -> Arra
         (VECTORS, max(widths) > 2 * lanes),
     )
     return np.array([
-        rows_tile(dtype, height, vectors).address if needed and height <= tile_rows else 0
+        rows_tile(dtype, height, vectors, deep).address if needed and height <= tile_rows else 0
         for height in HEIGHTS
         for vectors, needed in extents
     ])  # fmt: skip
 
 
-def sweep_cycles(kernel_h: int, kernel_w: int, tile_rows: int, rows: int, vectors: int) -> int:
+def sweep_cycles(kernel: tuple[int, int, int], tile_rows: int, rows: int, vectors: int) -> int:
     """About how long tiles take for so many rows of vectors, in cycles."""
+    kernel_d, kernel_h, kernel_w = kernel
 
     def tile(width: int) -> float:
         """For each column of the kernel, multiply-adds and loads, some over the end of a cache line, or a sum's own
         chain of multiply-adds, each of which waits for the last; then the tile's start and end.
         """
         column = max(width * (0.8 * kernel_h * tile_rows + kernel_h + tile_rows - 1), LATENCY * kernel_h)
-        return column * kernel_w + 3 * tile_rows * width + 45
+        return column * kernel_w * kernel_d + 3 * tile_rows * width + 45
 
     full, rest = divmod(vectors, VECTORS)
     return int(-(-rows // tile_rows) * (full * tile(VECTORS) + (rest > 0) * tile(rest)))
@@ -160,6 +163,8 @@ def correlate_strip(
             kernel_w,
             weight,
             kernel_h,
+            sweep.kernel_d,
+            places.x_plane,
             bias,
             relu,
             out,

@@ -178,9 +178,9 @@ def _launch(problem: Problem, machine: Machine) -> Array:
     over_planes = tiles(dtype, (geometry.plane_size,), 1) if passes.kernel_d > 1 else np.zeros(TILES, np.int64)
     addresses = np.concatenate([tiles(dtype, widths, 1), tiles(dtype, widths, passes.tile_rows), over_planes])
     sweeps = (
-        Sweep(1, passes.kernel_w, 1, 1, 1, 0, 0, 0, 0, 0, 0),
-        Sweep(passes.kernel_h, 1, passes.dilation_h, passes.tile_rows, passes.apart, 0, 0, 0, 0, 0, 0),
-        Sweep(1, passes.kernel_d, 1, 1, 1, 0, 0, 0, 0, 0, 0),
+        Sweep(1, 1, passes.kernel_w, 1, 1, 1, 0, 0, 0, 0, 0, 0),
+        Sweep(1, passes.kernel_h, 1, passes.dilation_h, passes.tile_rows, passes.apart, 0, 0, 0, 0, 0, 0),
+        Sweep(1, 1, passes.kernel_d, 1, 1, 1, 0, 0, 0, 0, 0, 0),
     )
     return packed(geometry, split, tables._replace(offsets=offsets, tiles=addresses), passes, *sweeps)
 
@@ -253,11 +253,11 @@ def _busiest(problem: Problem, machine: Machine, block: tuple[int, int]) -> int:
     rows, columns = block
     lanes, channels, passes = machine.lanes(problem.accumulator), _multiplier(problem), _passes(problem, machine, block)
     vectors, met = -(-columns // lanes), phases(problem, -2, False).length(rows)
-    adding = sweep_cycles(1, passes.kernel_w, 1, met, vectors)
-    adding += sweep_cycles(passes.kernel_h, 1, passes.tile_rows, rows, vectors)
+    adding = sweep_cycles((1, 1, passes.kernel_w), 1, met, vectors)
+    adding += sweep_cycles((1, passes.kernel_h, 1), passes.tile_rows, rows, vectors)
     if passes.kernel_d > 1:
         geometry, _ = _window(problem, machine, block)
-        adding += sweep_cycles(1, passes.kernel_d, 1, 1, geometry.plane_size // lanes)
+        adding += sweep_cycles((1, 1, passes.kernel_d), 1, 1, geometry.plane_size // lanes)
     # Of a large image, the rows of a block's window come from memory in short pieces.
     copying = 3 * copy_cycles(problem, rows, columns, lanes, True, False)
     if interleaved(problem):
@@ -306,15 +306,15 @@ def correlate(
             row, column = weight[channel, :kernel_w], weight[channel, kernel_w : kernel_w + kernel_h]
             if kernel_d > 1:
                 plane, planes_at = weight[channel, kernel_w + kernel_h :], offsets[kernel_w:]
-                places = Places(0, 0, 0, 0, 1, window.plane_size, 0, 0)
+                places = Places(0, 0, 0, 0, 0, 1, window.plane_size, 0, 0)
                 correlate_rows(flat, filled, plane, zero, places, 0, planes_at, addresses[2 * TILES :], over_planes)
-            places = Places(0, window.pitch, window.pitch, 0, met, columns, pitch, 0)
+            places = Places(0, window.pitch, window.pitch, 0, 0, met, columns, pitch, 0)
             correlate_rows(sums, flat, row, zero, places, 0, offsets[:kernel_w], addresses, along_rows)
             start = (((n * out.shape[1] + channel) * out.shape[2] + od) * height + oh) * width + ow
             apart = width
             if passes.block_at:
                 start, apart = 0, columns
-            places = Places(0, pitch, passes.stride_h * pitch, start, rows, columns, apart, 0)
+            places = Places(0, pitch, passes.stride_h * pitch, 0, start, rows, columns, apart, 0)
             shift = bias[channel]
             correlate_rows(
                 results, sums, column, shift, places, blocks.relu, offsets[:1], addresses[TILES:], down_columns

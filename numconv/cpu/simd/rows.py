@@ -31,22 +31,24 @@ from .ir import (
 )
 
 
-def _define_rows(module: Any, height: int, width: int, vector: Any) -> Any:
-    """A tile of `height` output rows and `width` vectors of columns, for kernels of `height` rows or more.
+def _define_rows(module: Any, height: int, width: int, deep: bool, vector: Any) -> Any:
+    """A tile of `height` output rows and `width` vectors of columns, for kernels of `height` rows or more, and of one
+    plane unless it is deep.
 
-    void rows(T *x, i64 x_pitch, i64 *offsets, i64 kernel_w, T *weight, i64 kernel_h, T bias, i64 relu,
-              T *out, i64 out_pitch, i64 columns)
-    Input rows are met from top to bottom, and in each the kernel's columns from left to right: a load serves all
-    output rows that meet the input row, and each sum gets its taps in the one order. While the tile's first rows are
-    begun and its last ones ended, fewer sums take part; those stretches are written out.
+    void rows(T *x, i64 x_start, i64 x_pitch, i64 *offsets, i64 kernel_w, T *weight, i64 kernel_h, i64 kernel_d,
+              i64 plane_pitch, T bias, i64 relu, T *out, i64 out_start, i64 out_pitch, i64 columns)
+    Of each plane of the kernel in turn, input rows are met from top to bottom, and in each the kernel's columns from
+    left to right: a load serves all output rows that meet the input row, and each sum gets its taps in the one order.
+    While the tile's first rows are begun and its last ones ended, fewer sums take part: stretches that are written out.
     """
-    name = f"numconv_rows_{height}x{width}_v{vector.count}x{itemsize(vector)}"
+    name = f"numconv_rows_{height}x{width}{'_deep' * deep}_v{vector.count}x{itemsize(vector)}"
     element, size = vector.element, vector.count
     pointer = element.as_pointer()
-    operands = [pointer, INT64, INT64, INT64.as_pointer(), INT64, pointer, INT64, element, INT64, pointer, INT64, INT64,
-                INT64]  # fmt: skip
+    operands = [pointer, INT64, INT64, INT64.as_pointer(), INT64, pointer, *[INT64] * 3, element, INT64, pointer,
+                *[INT64] * 3]  # fmt: skip
     function, builder, values = own_function(module, name, operands)
-    x, x_start, x_pitch, offsets, kernel_w, weight, kernel_h, bias, relu, out, out_start, out_pitch, columns = values
+    x, x_start, x_pitch, offsets, kernel_w, weight, kernel_h, kernel_d, plane_pitch = values[:9]
+    bias, relu, out, out_start, out_pitch, columns = values[9:]
     x, out = at(builder, x, x_start), at(builder, out, out_start)
     multiply_add = fused(builder, vector)
     zeros = ir.Constant(vector, [0.0] * size)
@@ -84,37 +86,62 @@ def _define_rows(module: Any, height: int, width: int, vector: Any) -> Any:
         builder.position_at_end(after)
         return [results[changed.index(i)] if i in changed else total for i, total in enumerate(sums)]
 
+    def one_plane(source: Any, weights: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
+        """One plane of the kernel, and where the next one's weights begin."""
+        # Output row r joins at input row r; row 0 has met kernel rows 0 to r by then.
+        for row in range(height - 1):
+            sums = sweep(source, weights, range(row + 1), sums)
+            source, weights = at(builder, source, x_pitch), at(builder, weights, kernel_w)
+        before = builder.basic_block
+        steady, after = function.append_basic_block("steady"), function.append_basic_block("ending")
+        builder.branch(steady)
+        builder.position_at_end(steady)
+        kernel_row, source_phi, weights_phi = builder.phi(INT64), builder.phi(pointer), builder.phi(pointer)
+        totals = [builder.phi(vector) for _ in sums]
+        results = sweep(source_phi, weights_phi, range(height), list(totals))
+        next_row = builder.add(kernel_row, INT64(1))
+        next_source, next_weights = at(builder, source_phi, x_pitch), at(builder, weights_phi, kernel_w)
+        for phi, initial, value in [
+            (kernel_row, INT64(height - 1), next_row),
+            (source_phi, source, next_source),
+            (weights_phi, weights, next_weights),
+            *zip(totals, sums, results, strict=True),
+        ]:
+            phi.add_incoming(initial, before)
+            phi.add_incoming(value, builder.basic_block)
+        builder.cbranch(builder.icmp_signed("<", next_row, kernel_h), steady, after)
+        builder.position_at_end(after)
+        sums, source = results, next_source
+        last = at(builder, next_weights, builder.neg(kernel_w))
+        for row in range(1, height):
+            sums = sweep(source, last, range(row, height), sums)
+            source = at(builder, source, x_pitch)
+        return next_weights, sums
+
     sums = [zeros] * (height * width)
-    source, weights = x, weight
-    # Output row r joins at input row r; row 0 has met kernel rows 0 to r by then.
-    for row in range(height - 1):
-        sums = sweep(source, weights, range(row + 1), sums)
-        source, weights = at(builder, source, x_pitch), at(builder, weights, kernel_w)
-    before = builder.basic_block
-    steady = function.append_basic_block("steady")
-    builder.branch(steady)
-    builder.position_at_end(steady)
-    kernel_row, source_phi, weights_phi = builder.phi(INT64), builder.phi(pointer), builder.phi(pointer)
-    totals = [builder.phi(vector) for _ in sums]
-    results = sweep(source_phi, weights_phi, range(height), list(totals))
-    next_row = builder.add(kernel_row, INT64(1))
-    next_source, next_weights = at(builder, source_phi, x_pitch), at(builder, weights_phi, kernel_w)
-    after = function.append_basic_block("ending")
-    for phi, initial, value in [
-        (kernel_row, INT64(height - 1), next_row),
-        (source_phi, source, next_source),
-        (weights_phi, weights, next_weights),
-        *zip(totals, sums, results, strict=True),
-    ]:
-        phi.add_incoming(initial, before)
-        phi.add_incoming(value, builder.basic_block)
-    builder.cbranch(builder.icmp_signed("<", next_row, kernel_h), steady, after)
-    builder.position_at_end(after)
-    sums, source = results, next_source
-    last = at(builder, next_weights, builder.neg(kernel_w))
-    for row in range(1, height):
-        sums = sweep(source, last, range(row, height), sums)
-        source = at(builder, source, x_pitch)
+    if deep:
+        before = builder.basic_block
+        planes, done = function.append_basic_block("plane"), function.append_basic_block("done")
+        builder.branch(planes)
+        builder.position_at_end(planes)
+        plane, source, weights = builder.phi(INT64), builder.phi(pointer), builder.phi(pointer)
+        totals = [builder.phi(vector) for _ in sums]
+        next_weights, results = one_plane(source, weights, list(totals))
+        next_plane = builder.add(plane, INT64(1))
+        for phi, initial, value in [
+            (plane, INT64(0), next_plane),
+            (source, x, at(builder, source, plane_pitch)),
+            (weights, weight, next_weights),
+            *zip(totals, sums, results, strict=True),
+        ]:
+            phi.add_incoming(initial, before)
+            phi.add_incoming(value, builder.basic_block)
+        builder.cbranch(builder.icmp_signed("<", next_plane, kernel_d), planes, done)
+        builder.position_at_end(done)
+        sums = results
+    else:
+        # A loop of one turn took up to 15% longer.
+        _, sums = one_plane(x, weight, sums)
     rows_out = [(INT64(row), sums[row * width : (row + 1) * width]) for row in range(height)]
     _write(builder, rows_out, bias, relu, out, out_pitch, columns)
     builder.ret_void()
@@ -159,23 +186,23 @@ def _write(builder: Any, rows: Any, bias: Any, relu: Any, out: Any, out_pitch: A
 
 @intrinsic
 def define_rows(typing_context: Any, extents: Any, zero: Any, operands: Any) -> Any:
-    """Run a tile of extents (rows, vectors), lengths of tuples, for the dtype of `zero`; its operands lie at an
+    """Run a tile of extents (rows, vectors, deep), lengths of tuples, for the dtype of `zero`; its operands lie at an
     address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = vector_type(zero)
-        rows, vectors = (len(extent) for extent in extents)
-        call_own(builder, _define_rows(builder.module, rows, vectors, vector), args[2])
+        rows, vectors, deep = (len(extent) for extent in extents)
+        call_own(builder, _define_rows(builder.module, rows, vectors, deep > 0, vector), args[2])
         return context.get_dummy_value()
 
     return types.void(extents, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
-def rows_tile(dtype: np.dtype[Any], rows: int, vectors: int) -> Native:
-    """A tile of so many rows and vectors, to be called by `call_rows`."""
-    lengths, zero = ((0,) * rows, (0,) * vectors), dtype.type(0)
+def rows_tile(dtype: np.dtype[Any], rows: int, vectors: int, deep: bool = False) -> Native:
+    """A tile of so many rows and vectors, for kernels of one plane or deep ones, to be called by `call_rows`."""
+    lengths, zero = ((0,) * rows, (0,) * vectors, (0,) * deep), dtype.type(0)
     return Native(lambda operands: define_rows(lengths, zero, operands))
 
 
@@ -190,6 +217,8 @@ def call_rows(
     kernel_w: Any,
     weight: Any,
     kernel_h: Any,
+    kernel_d: Any,
+    plane_pitch: Any,
     bias: Any,
     relu: Any,
     out: Any,
@@ -197,13 +226,14 @@ def call_rows(
     out_pitch: Any,
     columns: Any,
 ) -> Any:
-    """out[r, j] = bias + sum over kh, kw of weight[kh, kw] * x[(r + kh) * x_pitch + offsets[kw] + j].
+    """out[r, j] = bias + sum over kd, kh, kw of weight[kd, kh, kw] * x[kd * plane_pitch + (r + kh) * x_pitch +
+    offsets[kw] + j].
 
-    For the rows of a tile and its first `columns` columns, kernel rows and columns in order. x and out are flat, and
-    begin at their starts. `x` is read in whole vectors. The kernel has at least as many rows as the tile.
+    For the rows of a tile and its first `columns` columns, kernel planes, rows and columns in order. x and out are
+    flat, and begin at their starts. `x` is read in whole vectors. The kernel has at least as many rows as the tile.
     """
     intp = types.intp
-    operands = (x, intp, intp, offsets, intp, weight, intp, out.dtype, intp, out, intp, intp, intp)
+    operands = (x, intp, intp, offsets, intp, weight, intp, intp, intp, out.dtype, intp, out, intp, intp, intp)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         call_address(builder, args[0], data(context, builder, operands, args[1:]))
