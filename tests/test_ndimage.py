@@ -88,6 +88,20 @@ def test_some_axes(rng, axes, name):
     same(*both(name, image, weights, axes=axes, origin=(-1, 0)[:count], mode="nearest"))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 129])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
+def test_a_short_last_axis_that_the_kernel_does_not_reach_along_is_one_of_channels(rng, dtype, channels):
+    image, weights = rng.integers(0, 9, (6, 9, channels)).astype(dtype), rng.integers(-4, 5, (4, 3)) * 1.0
+    few = channels <= 4 or (dtype == "float64" and channels <= 128)
+    for mode in ("reflect", "constant"):
+        options = {"mode": mode, "origin": (1, -1, 0), "cval": 3.0, "output": np.float64}
+        same(*both("correlate", image, weights[:, :, None], **options))
+        call = nc.explain(nc.ndimage.correlate, image, weights[:, :, None], **options)
+        assert (call.problem.layout, call.problem.groups) == (("NHWC", channels) if few else ("NCHW", 1))
+    same(*both("correlate1d", image, weights[:, 0], axis=0, output=np.float64))
+    same(*both("convolve", image[0], weights[:, :1], output=np.float64))
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int32"])
 def test_the_output_may_be_any_array_even_the_input(rng, dtype):
     image = rng.integers(-9, 9, (8, 9)).astype(dtype)

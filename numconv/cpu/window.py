@@ -143,15 +143,14 @@ def pitch(problem: Problem, columns: int, phased: bool) -> int:
 def copy_cycles(problem: Problem, rows: int, columns: int, lanes: int, phased: bool, rows_phased: bool = True) -> int:
     """About how long filling the windows of one block takes, in cycles: all planes of a group."""
     row_axis, column_axis = phases(problem, -2, rows_phased), phases(problem, -1, phased)
-    copies = len(row_axis.used) * len(column_axis.used)
+    copies, width = len(row_axis.used) * len(column_axis.used), column_axis.length(columns)
     # Each vector comes from memory or a far cache; a stride beyond two loads element by element.
-    width = column_axis.length(columns)
     vectors = -(-width // lanes)
     row = 6 * vectors if column_axis.copy_step == 1 else 10 * vectors if column_axis.copy_step == 2 else 2 * width
     if problem.layout != "NCHW":
         channels = problem.in_channels // problem.groups
         apart = problem.in_channels * column_axis.copy_step
-        if apart in (len(THREE), len(SIX)):
+        if apart in map(len, (TWO, THREE, SIX)):
             row = (4 + 3 * apart) * vectors
         else:  # squares of vectors are transposed, whose lanes have channels or nothing
             squares = 12 * vectors * lanes * -(-channels // lanes) // max(1, channels)
@@ -344,6 +343,8 @@ def fill_rows(
         copy_rows(
             TWO, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, plane_pitch
         )
+    elif not contiguous(x) and floats_alike(target, x) and channels_are_neighbours(x) and apart == len(TWO):
+        copy_rows(TWO, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, 1)
     elif not contiguous(x) and floats_alike(target, x) and channels_are_neighbours(x) and apart == len(THREE):
         copy_rows(THREE, target, window.pitch, window.columns, source, row_pitch, rows, low, high, planes, size, 1)
     elif not contiguous(x) and floats_alike(target, x) and channels_are_neighbours(x) and apart == len(SIX):
