@@ -16,7 +16,7 @@ import numpy as np
 from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
-from .operands import CACHE_LINE, padded_axes, three, three_axes
+from .operands import CACHE_LINE, padded_axes, same_dtype, three, three_axes
 from .simd.fields import packed, record
 from .simd.ir import WIDE
 from .simd.pixels import call_pixels, pixels_tile
@@ -108,7 +108,7 @@ def why_not(problem: Problem) -> str | None:
     if problem.out_channels != problem.groups:
         count = problem.out_channels // problem.groups
         return f"each input channel has {count} output channels, but with the channels last it takes one"
-    if problem.x_dtype not in (problem.accumulator, np.float16):
+    if not same_dtype(problem):
         return f"the input is {problem.x_dtype.name}, and would need a copy in {problem.accumulator.name}"
     return None
 

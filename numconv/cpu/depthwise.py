@@ -19,15 +19,23 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import numpy as np
-
 from ..accuracy import direct_bound, direct_expected
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from . import channel_lanes
 from .blocks import Blocks, blocks, locate, take, tasks
-from .operands import CACHE_LINE, biases, interleaved, no_room, no_vectors, shared_scratch, three, three_axes
+from .operands import (
+    CACHE_LINE,
+    biases,
+    interleaved,
+    no_room,
+    no_vectors,
+    same_dtype,
+    shared_scratch,
+    three,
+    three_axes,
+)
 from .row_strips import TALL, Plane, correlate_strips, reads_in_place, served, strip_cycles, strips, zeros_length
 from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, scatter, sweep_cycles, tiles
 from .simd.fields import packed, record
@@ -157,14 +165,14 @@ def _sweep(problem: Problem, lanes: int) -> Sweep:
     # Output rows share input rows where they lie as far apart as the kernel's do.
     shared = stride_h == 1
     rows = next(rows for rows in HEIGHTS if rows <= kernel_h) if shared else 1
-    # Bytes, say, are converted as a window is filled. The planner makes float32 of float16.
-    same_dtype = problem.x_dtype in (problem.accumulator, np.float16)
+    # Bytes, say, are converted as a window is filled.
+    as_it_is = same_dtype(problem)
     if served(problem):
         zeros = zeros_length(problem, lanes)
-        in_place = same_dtype and reads_in_place(problem)
+        in_place = as_it_is and reads_in_place(problem)
         return Sweep(kernel_d, kernel_h, kernel_w, 1, 0, 0, in_place, 1, stride_h, above, zeros, zeros + TALL * lanes)
     plain = not any(map(any, problem.padding)) and problem.stride[-1] == 1
-    direct = same_dtype and plain and problem.out_spatial[-1] >= VECTORS * lanes
+    direct = as_it_is and plain and problem.out_spatial[-1] >= VECTORS * lanes
     return Sweep(kernel_d, kernel_h, kernel_w, dilation_h, rows, dilation_h if shared else 1, direct, 1, 0, above, 0, 0)
 
 

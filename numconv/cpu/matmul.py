@@ -29,7 +29,7 @@ from ..method import Array, Work
 from ..problem import Problem
 from .blas import find_blas, held, hold, matmul_loop, release
 from .blocks import even_shares
-from .operands import no_room
+from .operands import no_room, same_dtype
 from .simd.fields import packed, record
 from .simd.native import call_loop
 from .simd.shares import Share, counted, njit, portion
@@ -85,7 +85,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return "stride and padding would need a copy of the input: a matrix product takes neither"
     if problem.accumulator.char not in DTYPES:
         return f"{problem.accumulator.name} sums must be exact, but a BLAS takes floating-point numbers"
-    if problem.x_dtype not in (problem.accumulator, np.float16):
+    if not same_dtype(problem):
         return f"the input is {problem.x_dtype.name}, and a BLAS would need a copy of it in {problem.accumulator.name}"
     return no_room(problem, machine, scratch_bytes(problem, machine), "parts")
 

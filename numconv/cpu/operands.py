@@ -33,6 +33,13 @@ def three(problem: Problem, name: str, missing: Any = 1) -> tuple[Any, ...]:
     return (missing,) * (3 - problem.rank) + found
 
 
+def same_dtype(problem: Problem) -> bool:
+    """Whether the input comes in the dtype of the sums: of float16, which numba knows not on the CPU, float32 is made
+    before.
+    """
+    return problem.accumulator == (np.float32 if problem.x_dtype == np.float16 else problem.x_dtype)
+
+
 def interleaved(problem: Problem) -> bool:
     """Whether an output row of a channel has other channels between its pixels."""
     return problem.layout != "NCHW" and problem.out_channels > 1
