@@ -121,7 +121,7 @@ def bounded(part: Part, boundary: Any, fillvalue: Any, x: Array, kernel: Array) 
     value = scalar("fillvalue", fillvalue)
     limits = np.iinfo(result) if result.kind in "iu" else None
     if (isinstance(value, complex) and result.kind != "c") or (
-        limits and not limits.min <= int(value.real) <= limits.max
+        limits and not (math.isfinite(value.real) and limits.min <= int(value.real) <= limits.max)
     ):
         raise ValueError(
             f"could not cast `fillvalue` directly to the output dtype: it is {fillvalue!r} and the result"
@@ -141,6 +141,7 @@ def broadcast_convolution(in1: Any, in2: Any, mode: Any, axes: Any, wish: Wish) 
         return np.array([])
     part = part_of(x, mode, axes, 1, 1)
     along = tuple(axis for axis in part.axes if 1 not in (x.shape[axis], kernel.shape[axis]))
+    _beside(x, kernel, along)
     if mode == "same":
         for axis, (n, k) in enumerate(zip(x.shape, kernel.shape, strict=True)):
             if n == 1 and axis not in along:
@@ -148,34 +149,37 @@ def broadcast_convolution(in1: Any, in2: Any, mode: Any, axes: Any, wish: Wish) 
     if not along:
         return np.multiply(x, kernel)
     ones = (1,) * len(along)
-    return part_call(
-        x, reverse(kernel, along), part._replace(axes=along, stride=ones, dilation=ones), wish, floats=True
-    )
+    part = part._replace(axes=along, stride=ones, dilation=ones)
+    return part_call(_transformable(x), reverse(_transformable(kernel), along), part, wish)
 
 
-def _held(result: np.dtype[Any], floats: bool = False) -> np.dtype[Any]:
+def _transformable(array: Array) -> Array:
+    """In the dtype that a Fourier transform would convert it to, each array by itself."""
+    return array.astype(np.float64 if array.dtype.kind in "biu" else np.result_type(array, np.float32), copy=False)
+
+
+def _held(result: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype of sums: integers of all kinds in int64, for modulo 2**64 it holds uint64's too."""
-    if result.kind in "biu":
-        return np.dtype(np.float64 if floats else np.int64)
-    return np.result_type(result, np.float32)
+    return np.dtype(np.int64) if result.kind in "biu" else np.result_type(result, np.float32)
 
 
-def part_call(x: Array, kernel: Array, part: Part, wish: Wish, *, floats: bool = False) -> Call:
-    """The Call of a part; `floats` makes integers float64."""
-    result = np.result_type(x, kernel)
-    held = _held(result, floats)
-    return _correlate(x, kernel, part, held, held if floats else result, wish)
-
-
-def _correlate(x: Array, kernel: Array, part: Part, held: np.dtype[Any], result: np.dtype[Any], wish: Wish) -> Call:
-    """The Call of that part: sums in the dtype `held`, given back as `result`.
-
-    Axes that are not part.axes broadcast.
-    """
-    beside = tuple(axis for axis in range(x.ndim) if axis not in part.axes)
-    shapes = f"in1 and in2: {x.shape} and {kernel.shape}"
+def _beside(x: Array, kernel: Array, along: tuple[int, ...]) -> tuple[int, ...]:
+    """The other axes, which must broadcast."""
+    beside = tuple(axis for axis in range(x.ndim) if axis not in along)
     if any(x.shape[axis] != kernel.shape[axis] and 1 not in (x.shape[axis], kernel.shape[axis]) for axis in beside):
-        raise ValueError(f"incompatible shapes for {shapes}; except along axes {part.axes} they must be equal or 1")
+        raise ValueError(
+            f"incompatible shapes for in1 and in2: {x.shape} and {kernel.shape}; except along axes {along} they must be"
+            f" equal or 1"
+        )
+    return beside
+
+
+def part_call(x: Array, kernel: Array, part: Part, wish: Wish) -> Call:
+    """The Call of a part. Axes that are not part.axes broadcast."""
+    result = np.result_type(x, kernel)
+    held = _held(result)
+    beside = _beside(x, kernel, part.axes)
+    shapes = f"in1 and in2: {x.shape} and {kernel.shape}"
     if not x.size or not kernel.size:
         raise ValueError(f"there is nothing to correlate in {shapes}; neither can be empty")
     sizes = [x.shape[axis] for axis in part.axes]

@@ -245,8 +245,8 @@ def fftconvolve(
     Returns
     -------
     np.ndarray
-        Bool and integers give float64, float16 float32, all else np.result_type(in1, in2). Arrays of which one is
-        empty give an empty one.
+        Its dtype is np.result_type(in1, in2), where bool and integers count as float64, float16 as float32. Arrays of
+        which one is empty give an empty one.
 
     Raises
     ------

@@ -102,9 +102,10 @@ def test_along_some_axes_and_broadcast_along_others(rng, x_shape, axes, name):
         np.testing.assert_allclose(result, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("kernel_dtype", ["bool", "int8", "float16", "float32", "complex64"])
 @pytest.mark.parametrize("dtype", ["bool", "int8", "float16", "float32"])
-def test_fftconvolve_gives_floating_point(rng, dtype):
-    x, kernel = draw(rng, 9, dtype), draw(rng, 4, dtype)
+def test_fftconvolve_gives_floating_point(rng, dtype, kernel_dtype):
+    x, kernel = draw(rng, 9, dtype), draw(rng, 4, kernel_dtype)
     result, expected = nc.signal.fftconvolve(x, kernel), scipy.signal.fftconvolve(x, kernel)
     assert result.dtype == expected.dtype
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)
@@ -244,6 +245,11 @@ ERRORS = [
      " 'symm')"),
     (lambda: nc.signal.correlate2d([[1]], [[2]], fillvalue=1j),
      "could not cast `fillvalue` directly to the output dtype: it is 1j and the result int64; convert an input"),
+    *((lambda value=value: nc.signal.correlate2d([[1]], [[2]], fillvalue=value),
+       f"could not cast `fillvalue` directly to the output dtype: it is {value} and the result int64; convert an input")
+      for value in (float("nan"), float("inf"))),
+    (lambda: nc.signal.fftconvolve(np.ones((7, 1)), np.ones((2, 9)), axes=1),
+     "incompatible shapes for in1 and in2: (7, 1) and (2, 9); except along axes () they must be equal or 1"),
     (lambda: nc.signal.correlate2d([[1]], [[2]], fillvalue=[1, 2]),
      "`fillvalue` must be scalar or an array with one element: it has shape (2,)"),
     (lambda: nc.signal.correlation_lags(2, 2, "all"), "Mode all is invalid; it must be one of valid, same, full"),
