@@ -149,7 +149,7 @@ def conv2d(
     np.ndarray, shape (batch, out_channels, out_height, out_width), without batch if the input has none
         Each side is floor((size + before + after - dilation * (kernel - 1) - 1) / stride) + 1. The dtype is
         np.result_type(input, weight); bool and integers are added up and returned in int64, or, where all are
-        unsigned, in uint64, and wrap around only beyond that. float16 is added up in float32.
+        unsigned, the bias too, in uint64, and wrap around only beyond that. float16 is added up in float32.
 
     Raises
     ------

@@ -212,9 +212,25 @@ def accumulator_dtype(x: np.dtype[Any], weight: np.dtype[Any], line: object = ""
     return np.result_type(common, np.float32)
 
 
-def _dtypes(x: np.dtype[Any], weight: np.dtype[Any], wanted: np.dtype[Any] | None, line: str) -> tuple[Any, Any]:
-    """(accumulator, output) for the two inputs and the dtype asked for."""
+def _dtypes(
+    x: np.dtype[Any],
+    weight: np.dtype[Any],
+    bias: np.dtype[Any] | None,
+    wanted: np.dtype[Any] | None,
+    line: str,
+) -> tuple[Any, Any]:
+    """(accumulator, output) for the inputs and the dtype asked for."""
     accumulator = accumulator_dtype(x, weight, line)
+    if accumulator.kind == "u" and bias is not None and bias.kind == "i":
+        # Below zero, unsigned sums would wrap around.
+        if accumulator in (x, weight):
+            refuse(
+                TypeError,
+                f"the bias is {bias.name} and the sums are uint64, but no integer dtype holds both: convert the bias to"
+                f" uint64, or the input and the weight to smaller integers",
+                line,
+            )
+        accumulator = np.dtype(np.int64)
     natural = accumulator if accumulator.kind in "iu" else np.result_type(x, weight)
     if wanted is None:
         return accumulator, natural
@@ -332,7 +348,7 @@ def describe(
                 f"the input is empty, so padding_mode {padding_mode!r} has nothing to repeat: use 'zeros'",
                 line,
             )
-    accumulator, output = _dtypes(x_dtype, weight_dtype, dtype, line)
+    accumulator, output = _dtypes(x_dtype, weight_dtype, bias_dtype, dtype, line)
     padding_value = _padding_value(padding_value, padding_mode, accumulator, line)
     if padding_mode == "constant" and padding_value == 0:
         # A constant of zero is what the kernels know best.

@@ -188,3 +188,10 @@ def test_conjugate_is_np_correlates(rng, dtype):
     np.testing.assert_array_equal(planned(x[None])[0], expected)
     plain = nc.conv1d(x[None], weight[None, None])[0]
     np.testing.assert_array_equal(plain, np.correlate(x, weight.conj()))
+
+
+def test_unsigned_sums_go_below_zero_by_their_bias():
+    x, weight = np.array([[5, 90]], np.uint8), np.ones((1, 1, 1), np.uint8)
+    assert nc.conv1d(x, weight, [-20]).tolist() == [[-15, 70]]
+    assert nc.conv1d(x, weight, [-20], activation="relu").tolist() == [[0, 70]]
+    assert nc.conv1d(x, weight, [-20], dtype=np.uint8, overflow="saturate").tolist() == [[0, 70]]

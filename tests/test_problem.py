@@ -116,6 +116,16 @@ def test_integers_are_added_up_in_64_bits_unsigned_where_all_are(x, weight):
     assert (problem.accumulator, problem.output) == (expected, expected)
 
 
+@pytest.mark.parametrize("bias", INTEGERS, ids=str)
+def test_a_signed_bias_makes_unsigned_sums_signed(bias):
+    bytes_, words = np.dtype("u1"), np.dtype("u8")
+    problem = describe(1, (1, 1, 1), bytes_, (1, 1, 1), bytes_, (1,), bias)
+    assert problem.accumulator == problem.output == (np.int64 if bias.kind == "i" else np.uint64)
+    if bias.kind == "i":
+        with pytest.raises(TypeError, match=f"the bias is {bias.name} and the sums are uint64, but no integer dtype"):
+            describe(1, (1, 1, 1), words, (1, 1, 1), bytes_, (1,), bias)
+
+
 @pytest.mark.parametrize("x", [*INTEGERS, *FLOATS], ids=str)
 @pytest.mark.parametrize("weight", FLOATS, ids=str)
 def test_floats_give_numpys_common_dtype_and_add_up_in_at_least_float32(x, weight):
