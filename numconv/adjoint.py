@@ -20,7 +20,7 @@ from .method import Array
 from .planner import Call, Options, Wish
 from .plans import Plan, check_out
 from .problem import Problem, cross, shapes
-from .validate import AXES, canonical, describe, padding_pairs, per_axis, refuse, with_batch
+from .validate import AXES, canonical, describe, padding_pairs, per_axis, refuse, shape_of, with_batch
 
 
 def transposed(
@@ -57,7 +57,7 @@ def by_input(
 ) -> Call:
     """The Call of the gradient by the input, which has that size."""
     weight, y = operand("weight", weight), operand("grad_output", grad)
-    found = _by_input(rank, as_size("input_size", size), weight.shape, y.shape, y.dtype, weight.dtype, options)
+    found = _by_input(rank, shape_of("input_size", size), weight.shape, y.shape, y.dtype, weight.dtype, options)
     turned = _exchanged(weight, options.groups)
     return convolution(rank, grad, turned, None, found, wish, out, conjugate, device, stream)
 
@@ -76,7 +76,7 @@ def by_weight(
 ) -> Call:
     """The Call of the gradient by the weights, which have that size."""
     x, grad = operand("input", input), operand("grad_output", grad)
-    size = as_size("weight_size", size)
+    size = shape_of("weight_size", size)
     found, exact = _by_weight(rank, x.shape, size, grad.shape, x.dtype, grad.dtype, options)
     kernel = _channels_first(grad, rank, options).swapaxes(0, 1)
     inside = _inside(x, rank, size, options, boolean("conjugate", conjugate))
@@ -182,13 +182,6 @@ def _trim(result: Array, trim: tuple[slice, ...]) -> Array:
 
 def _no_batch(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:]
-
-
-def as_size(name: str, value: Any) -> tuple[int, ...]:
-    size = canonical(name, value)
-    if not isinstance(size, tuple):
-        raise TypeError(f"{name} is {value!r}, but it takes a shape, a tuple of integers")
-    return size
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from .dialect import correlation
 from .method import Array
 from .planner import Call, Options, Wish
 from .pooling import avg_pool2d, max_pool2d
-from .validate import as_array, integer
+from .validate import as_array, integer, is_word
 
 __all__ = ["corr2d", "corr2d_multi_in", "corr2d_multi_in_out", "corr2d_multi_in_out_1x1", "pool2d", "trans_conv"]
 
@@ -267,7 +267,7 @@ def pool2d(X: ArrayLike, pool_size: tuple[int, int], mode: str = "max") -> Array
     ph, pw = (integer("pool_size", side) for side in sides)
     if array.ndim != 2:
         raise ValueError(f"X has {array.ndim} axes and shape {array.shape}, but pool2d takes 2: (h, w)")
-    if mode not in POOL_MODES:
+    if not is_word(mode, POOL_MODES):
         raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(POOL_MODES)}")
     if not (1 <= ph <= array.shape[0] and 1 <= pw <= array.shape[1]):
         raise ValueError(

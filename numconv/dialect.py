@@ -16,7 +16,7 @@ import numpy as np
 from .method import Array
 from .planner import Call, Options, Wish
 from .plans import execute
-from .validate import as_array, canonical, cuda_number, integer
+from .validate import as_array, canonical, cuda_number, integer, is_word
 
 P = ParamSpec("P")
 RTOL_KINDS = ("expected", "bound")
@@ -141,7 +141,7 @@ def _on_gpu(
 ) -> Call:
     """The Call of a convolution with device arrays, or with NumPy arrays and device="cuda"."""
     there = lies_on_gpu(input)
-    if device == "cpu":
+    if is_word(device, ("cpu",)):
         if there:
             raise TypeError("the input lies on a CUDA device, but device is 'cpu': copy it to the host first")
         return convolution(rank, input, weight, bias, options, wish, out, conjugate)
@@ -203,7 +203,7 @@ def wish(method: Any, rtol: Any, rtol_kind: Any, reproducible: Any, workspace: A
     """What the caller asks of the method."""
     if rtol is not None:
         rtol = _number("rtol", rtol)
-    if rtol_kind not in RTOL_KINDS:
+    if not is_word(rtol_kind, RTOL_KINDS):
         raise ValueError(f"rtol_kind is {rtol_kind!r}, but it must be one of {', '.join(RTOL_KINDS)}")
     if workspace is not None:
         workspace = integer("workspace", workspace)
@@ -252,7 +252,7 @@ def _number(name: str, value: Any) -> float:
         raise mistake
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise mistake from None
     if not number >= 0:
         raise ValueError(f"{name} is {value!r}, but it must be zero or more, or None for direct summation or BLAS")

@@ -18,9 +18,11 @@ from .axes import Frame, correlate, reverse
 from .dialect import scalar, wish
 from .method import Array
 from .planner import Call, Wish, chosen
-from .validate import as_array, canonical
+from .validate import as_array, canonical, is_word
 
 MODES = ("valid", "same", "full")
+# How scipy calls the ways to add up.
+WAYS = ("direct", "fft")
 BOUNDARIES = {
     "fill": "constant",
     "pad": "constant",
@@ -67,7 +69,7 @@ def images(in1: Any, in2: Any, name: str) -> tuple[Array, Array]:
 
 def part_of(x: Array, mode: Any, axes: Any, stride: Any, dilation: Any) -> Part:
     """What a call asks for, with its words and numbers checked."""
-    if mode not in MODES:
+    if not is_word(mode, MODES):
         raise ValueError(f"mode is {mode!r}, but acceptable mode flags are 'valid', 'same', or 'full'")
     along = _axes(axes, x.ndim)
     steps = (_steps(name, value, len(along)) for name, value in (("stride", stride), ("dilation", dilation)))
@@ -108,7 +110,7 @@ def conjugate(array: Array) -> Array:
 
 def bounded(part: Part, boundary: Any, fillvalue: Any, x: Array, kernel: Array) -> Part:
     """The part with what lies around the first image."""
-    if boundary not in BOUNDARIES:
+    if not is_word(boundary, BOUNDARIES):
         raise ValueError(
             f"boundary is {boundary!r}, but acceptable boundary flags are 'fill', 'circular' (or 'wrap'), and"
             f" 'symmetric' (or 'symm')"
@@ -245,7 +247,7 @@ def _turned(part: Part, x: Array, kernel: Array, shapes: str) -> bool:
 
 def worded_call(x: Array, kernel: Array, part: Part, method: Any, rtol: Any, reproducible: Any) -> Call:
     """The Call of a part, by scipy's words for the method or ours. "fft" is that method where it serves."""
-    asked = wish("auto" if method in ("direct", "fft") else method, rtol, "expected", reproducible)
+    asked = wish("auto" if is_word(method, WAYS) else method, rtol, "expected", reproducible)
     call = part_call(x, kernel, part, asked._replace(reproducible=True) if method == "direct" else asked)
     if method != "fft":
         return call

@@ -6,7 +6,6 @@ otherwise. Unlike scipy, they leave out no weight: one of zero times NaN is NaN.
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from .axes import correlate as correlate_axes
 from .dialect import correlation, data_type, scalar, wish
 from .method import Array
 from .planner import Call, Wish
-from .validate import as_array, integer
+from .validate import as_array, integer, is_word
 
 __all__ = ["convolve", "convolve1d", "correlate", "correlate1d"]
 
@@ -269,7 +268,7 @@ def _axes(axes: Any, ndim: int) -> tuple[int, ...]:
     """The axes as integers from 0 on."""
     if axes is None:
         return tuple(range(ndim))
-    found = [operator.index(axis) for axis in ((axes,) if np.ndim(axes) == 0 else axes)]
+    found = [integer("axes", axis) for axis in ((axes,) if np.ndim(axes) == 0 else axes)]
     for axis in found:
         if not -ndim <= axis < ndim:
             raise ValueError(f"specified axis: {axis} is out of range for an input of {ndim} axes")
@@ -296,7 +295,7 @@ def _filter(
             f"Invalid origin; origin must satisfy -(weights.shape[k] // 2) <= origin[k] <= (weights.shape[k]-1) // 2,"
             f" but it is {origins} for weights of shape {kernel.shape} in correlation form"
         )
-    if not isinstance(mode, str) or mode not in MODES:
+    if not is_word(mode, MODES):
         raise RuntimeError(f"boundary mode not supported: it is {mode!r}, but must be one of {', '.join(MODES)}")
     is_complex = "c" in (image.dtype.kind, kernel.dtype.kind)
     held = np.result_type(_accumulator(accumulator), np.complex64 if is_complex else np.float32)

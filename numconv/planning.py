@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from .adjoint import WeightPlan, as_size, by_input, transposed
+from .adjoint import WeightPlan, by_input, transposed
 from .dialect import boolean, convolution, data_type, options, stand_in, where_they_lie, wish
 from .plans import Plan
 from .problem import Padding, PerAxis
-from .validate import canonical
+from .validate import canonical, is_word, shape_of
 
 OPS = ("conv", "transpose", "input", "weight")
 
@@ -83,16 +83,14 @@ def plan(
     """
     kept, bias, device = where_they_lie(weight, bias, device)
     _check_op(op, bias, size, output_padding, activation)
-    kernel = as_size("size", size) if op == "weight" else kept.shape
+    kernel = shape_of("size", size) if op == "weight" else kept.shape
     rank = len(kernel) - 2
     if rank not in (1, 2, 3):
         raise ValueError(
             f"the weight has {len(kernel)} axes, but it takes 3 to 5: (output channels, input channels per group, and"
             f" one to three spatial axes)"
         )
-    shape = canonical("x_shape", x_shape)
-    if not isinstance(shape, tuple):
-        raise TypeError(f"x_shape is {x_shape!r}, but it takes the shape of the inputs to come, a tuple of integers")
+    shape = shape_of("x_shape", x_shape, "the shape of the inputs to come")
     x = stand_in(shape, kept.dtype if x_dtype is None else data_type("x_dtype", x_dtype))
     wanted = options(
         stride, padding, dilation, groups, padding_mode, activation, dtype, padding_value, overflow, layout
@@ -111,7 +109,7 @@ def plan(
 
 def _check_op(op: object, bias: object, size: object, output_padding: object, activation: object) -> None:
     """Raise unless an operation is one of those that plans know, and takes what was given."""
-    if op not in OPS:
+    if not is_word(op, OPS):
         raise ValueError(f"op is {op!r}, but it must be one of {', '.join(OPS)}")
     gradient = op in ("input", "weight")
     if gradient and size is None:
@@ -120,5 +118,5 @@ def _check_op(op: object, bias: object, size: object, output_padding: object, ac
         raise TypeError(f"op={op!r} takes no size: its result's shape follows from x_shape and the weight's")
     if gradient and (bias is not None or activation is not None):
         raise TypeError(f"op={op!r} takes neither bias nor activation: a gradient has none")
-    if op != "transpose" and output_padding != 0:
+    if op != "transpose" and canonical("output_padding", output_padding) != 0:
         raise TypeError(f"op={op!r} takes no output_padding: it is for op='transpose'")

@@ -311,6 +311,9 @@ def _avg_pool(
         divisor = integer("divisor_override", override)
         if divisor == 0:
             refuse(ValueError, "divisor_override is 0, but nothing is divided by 0", line_of(x, windows.kernel))
+        if abs(divisor) >= 2**63:
+            sentence = f"divisor_override is {divisor}, but it must be below 2**63: divide the sums by it"
+            refuse(ValueError, sentence, line_of(x, windows.kernel))
         counts = (counts[0] * 0 + divisor, *(count * 0 + 1 for count in counts[1:]))
     sums = np.result_type(output, np.float32)
     return pooled(numbers, windows, sums, 0, counts, False, mean=True)[0].astype(output, copy=False)

@@ -20,9 +20,9 @@ from . import jit
 from .axes import reverse
 from .dialect import correlation
 from .method import Array
-from .modes import MODES, bounded, broadcast_convolution, conjugate, images, pair, part_of, span, worded_call
+from .modes import MODES, WAYS, bounded, broadcast_convolution, conjugate, images, pair, part_of, span, worded_call
 from .planner import Call, Wish, candidates, chosen
-from .validate import integer
+from .validate import integer, is_word
 
 __all__ = [
     "choose_conv_method",
@@ -333,7 +333,7 @@ def choose_conv_method(
         name: min(timeit.repeat(functools.partial(convolve, in1, in2, mode, name), number=1, repeat=3))
         if name == "direct" or name in served
         else math.inf
-        for name in ("direct", "fft")
+        for name in WAYS
     }
     return min(seconds, key=lambda name: seconds[name]), seconds
 
@@ -372,7 +372,7 @@ def correlation_lags(in1_len: int, in2_len: int, mode: str = "full") -> Array:
     array([-1,  0,  1,  2])
 
     """
-    if mode not in MODES:
+    if not is_word(mode, MODES):
         raise ValueError(f"Mode {mode} is invalid; it must be one of {', '.join(MODES)}")
     first, kernel = integer("in1_len", in1_len), integer("in2_len", in2_len)
     low, high = span(mode, first, kernel)

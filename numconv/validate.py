@@ -7,12 +7,14 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 import numpy as np
 
-from .problem import ACTIVATIONS, LAYOUTS, OVERFLOWS, PADDING_MODES, Pairs, Problem, cross, shapes
+from .problem import ACTIVATIONS, LAYOUTS, OVERFLOWS, PADDING_MODES, Array, Pairs, Problem, cross, shapes
 
+Dtype = np.dtype[Any]
 AXES = {1: "width", 2: "height, width", 3: "depth, height, width"}
 PADDING_NAMES = ("valid", "same", "same_lower", "full")
 # Numbers of a kind can be added to those of the same or a later kind.
@@ -47,18 +49,33 @@ def cuda_number(device: object) -> int | None:
     return int(index) if colon else None
 
 
+def is_word(value: object, words: Collection[str]) -> bool:
+    """Whether it is one of the words: an array, of which == makes another array, is none."""
+    return isinstance(value, str) and value in words
+
+
 def canonical(name: str, value: Any) -> Any:
     """An option as a hashable value of ints and strings, so that it can key a cache."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim):
+    if isinstance(value, np.ndarray) and value.ndim:
+        value = value.tolist()
+    if isinstance(value, (tuple, list)):
         return tuple(canonical(name, entry) for entry in value)
     return integer(name, value)
 
 
+def shape_of(name: str, value: Any, what: str = "a shape") -> tuple[int, ...]:
+    """The value as a tuple of integers, or a TypeError that says of what."""
+    shape = canonical(name, value)
+    if not isinstance(shape, tuple) or not all(isinstance(side, int) for side in shape):
+        raise TypeError(f"{name} is {value!r}, but it takes {what}, a tuple of integers")
+    return shape
+
+
 def with_batch(rank: int, x_shape: tuple[int, ...], layout: str, line: str) -> tuple[int, ...]:
     """The input's shape, given in the layout's order of axes, as (batch, channels, ...): one image is a batch of 1."""
-    if layout not in LAYOUTS:
+    if not is_word(layout, LAYOUTS):
         refuse(
             ValueError,
             f"layout is {layout!r}, but it must be 'NCHW' or 'NHWC', where HW stands for all spatial axes",
@@ -131,7 +148,7 @@ def padding_pairs(
     return pairs
 
 
-def _padding_value(value: complex, mode: str, accumulator: np.dtype[Any], line: str) -> complex:
+def _padding_value(value: complex, mode: str, accumulator: Dtype, line: str) -> complex:
     """The padding's value as the sums hold it: an int, a float or a complex number."""
     if mode != "constant":
         if value != 0:
@@ -162,7 +179,7 @@ def _padding_value(value: complex, mode: str, accumulator: np.dtype[Any], line: 
     return math.nan if held != held and not isinstance(held, complex) else held
 
 
-def as_array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+def as_array(name: str, value: Any) -> Array:
     """What np.asarray makes of an argument, in native byte order; a MaskedArray or an object array is a TypeError."""
     if type(value) is not np.ndarray:
         if isinstance(value, np.ma.MaskedArray):
@@ -183,13 +200,11 @@ def as_array(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
             f"the {name} has dtype {value.dtype}, but numconv takes bool, integers, floats and complex numbers:"
             f" convert it with astype"
         )
-    array: np.ndarray[Any, np.dtype[Any]] = (
-        value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
-    )
+    array: Array = value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
     return array
 
 
-def accumulator_dtype(x: np.dtype[Any], weight: np.dtype[Any], line: object = "") -> np.dtype[Any]:
+def accumulator_dtype(x: Dtype, weight: Dtype, line: object = "") -> Dtype:
     """The dtype in which products are added up: 64 bits for integers, at least float32 for floats."""
     for name, dtype in (("input", x), ("weight", weight)):
         if dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
@@ -212,13 +227,7 @@ def accumulator_dtype(x: np.dtype[Any], weight: np.dtype[Any], line: object = ""
     return np.result_type(common, np.float32)
 
 
-def _dtypes(
-    x: np.dtype[Any],
-    weight: np.dtype[Any],
-    bias: np.dtype[Any] | None,
-    wanted: np.dtype[Any] | None,
-    line: str,
-) -> tuple[Any, Any]:
+def _dtypes(x: Dtype, weight: Dtype, bias: Dtype | None, wanted: Dtype | None, line: str) -> tuple[Dtype, Dtype]:
     """(accumulator, output) for the inputs and the dtype asked for."""
     accumulator = accumulator_dtype(x, weight, line)
     if accumulator.kind == "u" and bias is not None and bias.kind == "i":
@@ -247,7 +256,7 @@ def _dtypes(
     return accumulator if wanted.kind in "iu" else accumulator_dtype(np.result_type(x, wanted), weight, line), wanted
 
 
-def _overflow(value: Any, accumulator: np.dtype[Any], output: np.dtype[Any], line: str) -> str | None:
+def _overflow(value: Any, accumulator: Dtype, output: Dtype, line: str) -> str | None:
     """What becomes of sums that do not fit the output, None where it is not of other integers than the sums."""
     if value not in OVERFLOWS:
         refuse(ValueError, f"overflow is {value!r}, but it must be None, 'raise', 'wrap' or 'saturate'", line)
@@ -269,18 +278,18 @@ def _overflow(value: Any, accumulator: np.dtype[Any], output: np.dtype[Any], lin
 def describe(
     rank: int,
     x_shape: tuple[int, ...],
-    x_dtype: np.dtype[Any],
+    x_dtype: Dtype,
     weight_shape: tuple[int, ...],
-    weight_dtype: np.dtype[Any],
+    weight_dtype: Dtype,
     bias_shape: tuple[int, ...] | None = None,
-    bias_dtype: np.dtype[Any] | None = None,
+    bias_dtype: Dtype | None = None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
     padding_mode: str = "zeros",
     activation: str | None = None,
-    dtype: np.dtype[Any] | None = None,
+    dtype: Dtype | None = None,
     padding_value: complex = 0,
     overflow: str | None = None,
     input_dilation: Any = 1,

@@ -169,7 +169,38 @@ LOOKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "kind", "text"), [*PLANS, *BOOK, *POOLS, *LOOKS])
+# An array where a word or a flat tuple belongs: `==` of it is another array.
+ARRAY = np.array([[1, 2], [3, 4]])
+ARRAYS = [
+    error(TypeError, "input_size is ((1, 2), (3, 4)), but it takes a shape, a tuple of integers",
+          nc.conv2d_input, ((1, 2), (3, 4)), WEIGHT, X),
+    error(TypeError, f"x_shape is ((1, 2),), {SHAPE}", nc.plan, ((1, 2),), WEIGHT),
+    error(ValueError, f"op is {ARRAY!r}, but it must be one of conv, transpose, input, weight",
+          nc.plan, X.shape, WEIGHT, op=ARRAY),
+    error(TypeError, "op='conv' takes no output_padding: it is for op='transpose'",
+          nc.plan, X.shape, WEIGHT, output_padding=np.array([1, 2])),
+    error(ValueError, f"rtol_kind is {ARRAY!r}, but it must be one of expected, bound",
+          nc.conv2d, X, WEIGHT, rtol_kind=ARRAY),
+    error(TypeError, f"rtol is {10**400}, but it takes a number or None", nc.conv2d, X, WEIGHT, rtol=10**400),
+    error(TypeError, f"device is {ARRAY!r}, but it takes 'cuda', 'cuda:1' (a device's number), 'cpu' or None",
+          nc.conv2d, X, WEIGHT, device=ARRAY),
+    error(ValueError, f"layout is {ARRAY!r}, but it must be 'NCHW' or 'NHWC', where HW stands for all spatial axes"
+          " [float32 (1, 2, 5, 5)]", nc.conv2d_bias, X, layout=ARRAY),
+    error(ValueError, f"mode is {ARRAY!r}, but it must be one of max, avg", nc.pool2d, ONES, (2, 2), ARRAY),
+    error(ValueError, f"mode is {ARRAY!r}, but acceptable mode flags are 'valid', 'same', or 'full'",
+          nc.signal.correlate, ONES, ONES, ARRAY),
+    error(TypeError, f"method is {ARRAY!r}, but it takes a word: see help(numconv.conv2d) for those it knows",
+          nc.signal.correlate, ONES, ONES, method=ARRAY),
+    error(ValueError, "boundary is ['fill'], but acceptable boundary flags are 'fill', 'circular' (or 'wrap'), and"
+          " 'symmetric' (or 'symm')", nc.signal.correlate2d, ONES, ONES, boundary=["fill"]),
+    error(TypeError, "axes is 1.5 of type float, but it takes an integer: round it first",
+          nc.ndimage.correlate, ONES, ONES, axes=1.5),
+    error(ValueError, f"divisor_override is {2**63}, but it must be below 2**63: divide the sums by it"
+          " [float32 1x2x5x5 pooled by 2x2]", nc.avg_pool2d, X, 2, divisor_override=2**63),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "kind", "text"), [*PLANS, *BOOK, *POOLS, *LOOKS, *ARRAYS])
 def test_a_mistake_is_one_sentence(call, kind, text):
     with pytest.raises(kind) as caught:
         call()
