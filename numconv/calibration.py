@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from . import jit, peaks
+from . import aligned, jit, peaks
 from .machine import Machine, machine, profile_key
 from .method import Method
 from .methods import methods
@@ -93,11 +93,11 @@ def _share(method: Method, problem: Problem, on: Machine, seconds: float) -> flo
 
 
 def _call(method: Method, problem: Problem, on: Machine) -> Callable[[], None]:
-    """A call of a method with its weights prepared."""
+    """A call of a method with its weights prepared, as a plan makes it."""
     x, weight, bias = arrays(problem)
     prepared = method.prepare(problem, on, weight, bias)
-    out = np.empty(problem.out_shape, problem.accumulator)
-    scratch = np.empty(method.scratch_bytes(problem, on), np.uint8)
+    out = aligned.empty(problem.out_shape, problem.accumulator)
+    scratch = aligned.empty((method.scratch_bytes(problem, on),), np.uint8)
     return lambda: method.run(problem, on, prepared, x, out, scratch)
 
 
