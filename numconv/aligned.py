@@ -18,6 +18,11 @@ LINE_BYTES = 64
 LEAST_BYTES = 16 << 10
 
 
+def whole_lines(size: int) -> int:
+    """So many bytes, and what is missing to the next cache line."""
+    return -(-size // LINE_BYTES) * LINE_BYTES
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """An array as np.empty makes it, at a cache line unless it is small."""
     size = math.prod(shape) * np.dtype(dtype).itemsize

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .aligned import LINE_BYTES
+from .aligned import LINE_BYTES, whole_lines
 from .machine import Machine
 from .method import Array, Method, Work
 from .phases import Box, Phase, Row, boxes, sources
@@ -117,7 +117,7 @@ class Phased:
 
     def _rooms(self, problem: Problem, machine: Machine) -> Room:
         sizes = tuple(method.scratch_bytes(phase.problem, machine) for phase, method in self._serves)
-        phases = _whole_lines(max(sizes, default=0))
+        phases = whole_lines(max(sizes, default=0))
         weaves = (part.weave for part in itertools.chain(*self._boxes))
         aside = phases + max((weave.bytes for weave in weaves if weave), default=0)
         beside = (math.prod(box.shape) * problem.accumulator.itemsize for box in boxes(problem) if not box.middle)
@@ -200,10 +200,6 @@ def _out_bytes(problem: Problem) -> int:
     return math.prod(problem.out_shape) * problem.accumulator.itemsize
 
 
-def _whole_lines(size: int) -> int:
-    return -(-size // LINE_BYTES) * LINE_BYTES
-
-
 def _part(problem: Problem, box: Box, row: Row, methods: tuple[Method, ...], numbers: Iterator[int]) -> Part:
     """A row of a box with the next methods."""
     given = (next(numbers) if phase.taps else None for phase in row.phases)
@@ -227,7 +223,7 @@ def _weave(problem: Problem, shape: tuple[int, ...], row: Row) -> Weave:
     depth, height, columns = (1, 1, *shape[2:])[-3:]
     planes, lines = (slice(0, None, 1), slice(0, None, 1), *row.phases[0].outputs[2:-1])[-2:]
     period = row.phases[0].outputs[-1].step
-    sizes = [_whole_lines(_out_bytes(phase.problem)) for phase in row.phases]
+    sizes = [whole_lines(_out_bytes(phase.problem)) for phase in row.phases]
     starts = list(itertools.accumulate(sizes, initial=0))
     table = [
         (start // unit.itemsize, phase.problem.out_spatial[-1] * run, phase.outputs[-1].start)

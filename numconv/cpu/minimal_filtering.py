@@ -147,11 +147,9 @@ class MinimalFiltering:
             return
         integers, size = _launch(problem, machine, self.outputs)
         shape = _flags_shape(problem, self.outputs)
-        end = math.prod(shape)
-        flags = scratch[:end].reshape(shape)
+        flags = scratch[: math.prod(shape)].reshape(shape)
         flags[...] = 0
-        # Vectors that cross no cache line.
-        start = end + -(scratch.__array_interface__["data"][0] + end) % CACHE_LINE
+        start = _flags_bytes(problem, self.outputs)
         shares = scratch[start : start + machine.threads * size * out.itemsize].view(out.dtype)
         correlate(
             machine.threads,
@@ -227,13 +225,18 @@ def _elements(problem: Problem, machine: Machine, outputs: int, choice: Choice) 
 
 def _scratch(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:
     shares = machine.threads * _elements(problem, machine, outputs, choice) * problem.accumulator.itemsize
-    return math.prod(_flags_shape(problem, outputs)) + CACHE_LINE + shares
+    return _flags_bytes(problem, outputs) + shares
 
 
 def _flags_shape(problem: Problem, outputs: int) -> tuple[int, ...]:
     """(batch, planes, rows, columns) of the tiles."""
     depth, *extent = (1, *problem.out_spatial)[-3:]
     return problem.batch, depth, *(-(-pixels // outputs) for pixels in extent)
+
+
+def _flags_bytes(problem: Problem, outputs: int) -> int:
+    """Where scratch, which begins at a cache line, has the next behind the flags: no vector shall cross one."""
+    return aligned.whole_lines(math.prod(_flags_shape(problem, outputs)))
 
 
 @functools.lru_cache(maxsize=1024)
