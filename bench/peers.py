@@ -30,6 +30,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
 from layers import CLASSES
+from write_readme import ratio, ratios
 
 from numconv.testing import Case, arrays
 
@@ -256,13 +257,7 @@ def line(case: Case, seconds: dict[str, float]) -> str:
     """One layer: GFLOP/s of each library, and numconv's ratio to the best of the others."""
     flops = case.problem().flops
     speeds = "".join(f"{flops / value / 1e9:>14.1f}" if value == value else f"{'-':>14}" for value in seconds.values())
-    return f"{case.name:34}{speeds}{ratio(seconds):>9.2f}"
-
-
-def ratio(seconds: dict[str, float], of: str = "numconv") -> float:
-    """The best other library's seconds over numconv's: above 1, numconv is faster."""
-    others = [value for name, value in seconds.items() if name not in OURS and value == value]
-    return min(others) / seconds[of] if others and of in seconds else math.nan
+    return f"{case.name:34}{speeds}{ratio(seconds, 'numconv'):>9.2f}"
 
 
 def main() -> None:
@@ -276,10 +271,8 @@ def main() -> None:
     for name in options.classes:
         print(f"\n{name:34}" + "".join(f"{peer:>14}" for peer in options.peers) + "    ratio")
         figures = measure(list(CLASSES[name]), options.peers, options.rounds, lambda text: print(text, flush=True))
-        for ours in OURS:
-            ratios = [value for value in (ratio(seconds, ours) for seconds in figures.values()) if value == value]
-            if ratios:
-                print(f"{ours}: geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+        for ours in (peer for peer in options.peers if peer in OURS):
+            print(f"{ours}: geometric mean and least {ratios(figures.values(), ours)}")
         results[name] = figures
     if options.json:
         report = {"machine": _machine(options.peers), "rounds": options.rounds, "classes": results}

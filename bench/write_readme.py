@@ -11,8 +11,9 @@ python bench/write_readme.py
 from __future__ import annotations
 
 import json
+import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,15 @@ def peers(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def ratios(layers: Iterable[dict[str, float | None]], ours: str, others: tuple[str, ...]) -> str:
-    """The geometric mean, over layers that both have, of the best other's seconds over ours, and the least."""
-    found = []
-    for seconds in layers:
-        mine, theirs = seconds.get(ours), [value for name in others if (value := seconds.get(name))]
-        if mine and theirs:
-            found.append(min(theirs) / mine)
+def ratio(seconds: Mapping[str, float | None], ours: str, others: Iterable[str] = LIBRARIES) -> float:
+    """The best other's seconds over ours, for one layer: above 1, ours is faster. NaN where either is missing."""
+    mine, theirs = seconds.get(ours), [value for name in others if (value := seconds.get(name)) and value == value]
+    return min(theirs) / mine if mine and theirs else math.nan
+
+
+def ratios(layers: Iterable[Mapping[str, float | None]], ours: str, others: Iterable[str] = LIBRARIES) -> str:
+    """The geometric mean of the ratios of layers that both have, and the least."""
+    found = [value for seconds in layers if (value := ratio(seconds, ours, others)) == value]
     return f"{statistics.geometric_mean(found):.2f} ({min(found):.2f})" if found else "-"
 
 
