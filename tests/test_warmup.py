@@ -12,7 +12,7 @@ import pytest
 from numconv import cache
 from numconv.__main__ import main
 from numconv.cli import warmup
-from numconv.cpu import channel_tiles, depthwise, loops, pixel_tiles, row_strips, row_tiles, tiled
+from numconv.cpu import channel_lanes, channel_tiles, depthwise, loops, pixel_tiles, row_strips, row_tiles, tiled
 
 SCRIPT = """
 from numconv.__main__ import main
@@ -53,13 +53,18 @@ def test_its_layers_need_every_register_tile(monkeypatch, dtype):
     kind = np.dtype(dtype)
     dense = recorded(monkeypatch, [(pixel_tiles, "tile"), (channel_tiles, "tile")])
     rows = recorded(monkeypatch, [(row_tiles, "rows_tile"), (row_strips, "strip_tile")])
-    for forget in (bits.forget, depthwise._launch.cache_clear):
+    lanes = recorded(monkeypatch, [(channel_lanes, "pixels_tile")])
+    for forget in (bits.forget, depthwise._launch.cache_clear, channel_lanes._launch.cache_clear):
         forget()
     warmup.warm(tiled, dtype)
     warmup.warm(depthwise, dtype)
     bits.forget()
-    wanted = {*bits.PIXELS, *bits.CHANNELS, *bits.sparing(3, bits.EVERY_RUN)}
-    assert dense == {(*extents[:3], kind, *extents[3:]) for extents in wanted}
+    wanted = {*bits.PIXELS, *bits.CHANNELS, *bits.FINISHING, *bits.sparing(3, bits.EVERY_RUN)}
+    assert {(*extents[:3], kind, *extents[3:]) for extents in wanted} <= dense
+    # With the channels last: the tiles of kernels of common sizes, as wide as they come and narrower.
+    widths = {extents[-1] for extents in lanes}
+    assert lanes == {(kind, *extents[:-1], width) for extents in bits.LANES if extents[1] for width in widths}
+    assert len(widths) == 2
     heights, widths = row_tiles.HEIGHTS, (1, 2, row_tiles.VECTORS)
     strips = itertools.product(row_strips.KERNELS, row_strips.STRIDES, (row_strips.TALL, row_strips.LOW))
     assert rows == {(kind, *extents) for extents in (*itertools.product(heights, widths, (False, True)), *strips)}

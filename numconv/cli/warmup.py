@@ -9,8 +9,9 @@ import numpy as np
 
 from .. import cache, jit
 from ..machine import machine
-from ..method import Method
+from ..method import Array, Method
 from ..methods import methods
+from ..problem import Problem
 from ..testing import Case, arrays
 from .info import kernel_cache
 
@@ -23,6 +24,13 @@ DTYPES = ("float32", "float64")
 
 def _planes(kernel: int, size: int, **options: int) -> Case:
     return Case("planes", (1, 2, size, size), (2, 1, kernel, kernel), {"groups": 2, **options})
+
+
+def _last(kernel: int, size: int, channels: int, co: int, **options: int) -> Case:
+    """A layer with the channels last, which keeps the map's size unless told."""
+    weight = (co, channels // options.get("groups", 1), kernel, kernel)
+    settings = {"layout": "NHWC", "padding": kernel // 2, **options}
+    return Case("channels last", (1, size, size, channels), weight, settings)
 
 
 # Sizes of maps whose rows need tiles of every height and width.
@@ -41,6 +49,13 @@ LAYERS = (
     Case("rank 1", (1, 1, 20, 20), (1, 1, 5, 5), rank_one=True),
     *(_planes(9, size) for size in ROWS),
     *(Case("volume", (1, 1, 2, size, size), (1, 1, 2, 9, 9)) for size in ROWS),
+    *(
+        _last(3, size + unpadded, 3, co, padding=1 - unpadded // 2)
+        for size in (28, 21, 12, 10, 9)
+        for co in (48, 24)
+        for unpadded in (0, 2)
+    ),
+    *(_last(k, size, 20, 20, groups=20, stride=s) for k in (3, 5, 7) for size in (20, 28) for s in (1, 2)),
 )
 
 
@@ -80,8 +95,13 @@ def warm(method: Method, dtype: str) -> tuple[list[str], float]:
         for case in LAYERS:
             problem = case.problem(dtype)
             if method.why_not(problem, on) is None:
-                x, weight, bias = arrays(problem)
+                _, weight, bias = arrays(problem)
+                x, out = (_laid_out(problem, shape) for shape in (problem.x_shape, problem.out_shape))
                 scratch = np.empty(method.scratch_bytes(problem, on), np.uint8)
-                out = np.empty(problem.out_shape, dtype)
                 method.run(problem, on, method.prepare(problem, on, weight, bias), x, out, scratch)
     return names, time.perf_counter() - start
+
+
+def _laid_out(problem: Problem, shape: tuple[int, ...]) -> Array:
+    """An array of that shape in the Problem's layout."""
+    return problem.channels_first(np.zeros(problem.laid_out(shape), problem.accumulator), shape)
