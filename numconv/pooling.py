@@ -53,7 +53,8 @@ def max_pool2d(
         Of the input's dtype. Each side is floor((size + 2 * padding - dilation * (kernel_size - 1) - 1) / stride) + 1,
         or ceil. A window with NaN gives NaN.
     np.ndarray of int64, of the same shape, where `return_indices`
-        The index in its channel's flattened image: of the first of equal maxima, or of the last NaN, as torch has it.
+        The index in its channel's flattened image: of the first of equal maxima, or of the last NaN, as torch has it;
+        -1 of a window that meets padding alone, as a dilated one may.
 
     Raises
     ------

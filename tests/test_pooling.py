@@ -343,3 +343,9 @@ def test_a_mistake_is_one_sentence(call, kind, text):
         call()
     assert type(caught.value) is kind
     assert str(caught.value) == text
+
+
+def test_a_window_that_meets_padding_alone_has_no_place():
+    best, places = nc.max_pool1d(np.ones((1, 1)), 2, padding=1, dilation=2, return_indices=True)
+    assert best.tolist() == [[-np.inf]]
+    assert places.tolist() == [[-1]]
