@@ -2,7 +2,8 @@
 
 Each phase (phases.py) goes through a method of its own, in the one order of summation of its own taps, bias and
 activation included. It writes to its places of the output where its method can; else the phases of a row go through
-scratch, from where they become whole rows of the output (cpu/interleave.py).
+scratch, from where they become whole rows of the output (cpu/interleave.py). Where tiles serve all phases, these run in
+one launch (cpu/phased_tiles.py).
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def _offers(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> tuple[
     if problem.plain:
         return _methods(on)
     phases = summing(problem)
-    phased = Phased if on.gpu is None else _phased_on_gpu()
+    phased = phased_on(on)
     alone = tuple(phased(problem, (method,) * len(phases), method.NAME) for method in _methods(on))
     if wish.method != "auto":
         return alone
@@ -163,8 +163,13 @@ def _offers(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> tuple[
     return (phased(problem, best), *alone) if len({method.NAME for method in best}) > 1 else alone
 
 
-def _phased_on_gpu() -> type[Phased]:
-    # Imported late, as the table of its methods is.
+def phased_on(on: Machine) -> Callable[..., Phased]:
+    """What makes of a Problem and a method for each of its phases what serves it."""
+    # Imported late, as the tables of methods are.
+    if on.gpu is None:
+        from .cpu.phased_tiles import phased
+
+        return phased
     from .cuda.phased import PhasedOnGpu
 
     return PhasedOnGpu

@@ -13,7 +13,7 @@ from .method import Array, Method
 from .methods import methods
 from .narrow import narrowed
 from .phased import Phased
-from .planner import Call, chosen, seconds
+from .planner import Call, chosen, phased_on, seconds
 from .problem import Problem
 from .validate import as_array, refuse
 
@@ -177,7 +177,7 @@ class Plan:
 
     def _connect(self) -> None:
         found = tuple(next(method for method in methods() if name == method.NAME) for name in self._methods)
-        self._module = found[0] if self.problem.plain else Phased(self.problem, found, self.method)
+        self._module = found[0] if self.problem.plain else phased_on(machine(1))(self.problem, found, self.method)
         # Free scratch by the number of threads. A deque's append and pop are atomic: calls from many threads share it.
         self._free: dict[int, deque[Array]] = {}
 

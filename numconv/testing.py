@@ -174,6 +174,7 @@ TWOS, THREES = {"input_dilation": (2, 2)}, {"input_dilation": (3, 3)}
 ADJOINTS = (
     Case("spread by 2", (2, 3, 5, 6), (4, 3, 3, 3), {**TWOS, "padding": ((1, 2), (1, 2))}, bias=True),
     Case("spread by 2 relu", (2, 3, 5, 6), (4, 3, 4, 3), {**TWOS, "padding": 2, "activation": "relu"}, bias=True),
+    Case("spread 20 channels", (2, 3, 6, 7), (20, 3, 3, 3), {**TWOS, "padding": ((1, 2), (1, 2))}, bias=True),
     Case("spread over the kernel", (1, 3, 4, 5), (4, 3, 2, 2), {**THREES, "padding": 1}, bias=True),
     Case("spread over the kernel relu", (3, 2, 4), (4, 2, 1),
          {"input_dilation": (4,), "activation": "relu"}, bias=True),

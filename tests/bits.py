@@ -29,15 +29,13 @@ METHODS = {method.NAME: method for method in methods()}
 
 @contextlib.contextmanager
 def only(shape):
-    """Leave `tiled` one shape of tile; its choices are forgotten before and after."""
-    before = tiled.SHAPES
+    """Have `tiled` take one shape of tile."""
+    chosen = tiled._shape
     try:
-        tiled.SHAPES = {shape: before[shape]}
-        forget()
+        tiled._shape = lambda problem, machine: shape
         yield
     finally:
-        tiled.SHAPES = before
-        forget()
+        tiled._shape = chosen
 
 
 def forget():

@@ -17,7 +17,8 @@ import numpy as np
 
 from numconv.machine import machine
 from numconv.methods import methods
-from numconv.phased import Phased, summing
+from numconv.phased import summing
+from numconv.planner import phased_on
 from numconv.testing import ADJOINTS, EDGES, Case
 
 FILE = Path(__file__).with_suffix(".json")
@@ -88,7 +89,7 @@ def digest(result):
 
 def run(method, problem, on, x, weight, bias, garbage=0xFF):
     """One call of a method, for every phase of a Problem in phases, with scratch full of garbage."""
-    serves = method if problem.plain else Phased(problem, (method,) * len(summing(problem)), method.NAME)
+    serves = method if problem.plain else phased_on(on)(problem, (method,) * len(summing(problem)), method.NAME)
     if serves.why_not(problem, on) is not None:
         return None
     out = np.full(problem.out_shape, 7, problem.accumulator)

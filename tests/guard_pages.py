@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import mmap
 import sys
 from dataclasses import replace
@@ -16,7 +17,9 @@ import numpy as np
 from bits import METHODS, only
 
 from numconv.cpu import tiled
+from numconv.cpu.phased_tiles import phased
 from numconv.machine import machine
+from numconv.phased import summing
 from numconv.testing import EDGES, Case, arrays
 
 PAGE = mmap.PAGESIZE
@@ -111,6 +114,13 @@ def main(name, dtype, *flags):
                 for stride, width in ((1, 75), (2, 75), (2, 131)):
                     rgb = Case("", (2, 3, 9, width), (17, 3, 3, 3), {"padding": 1, "stride": stride}).problem(dtype)
                     call(f"{name} {shape} of RGB", method, replace(rgb, layout="NHWC"))
+                for size, kernel in itertools.product((4, 7, 30), (2, 3, 5)):
+                    spread = Case(
+                        "", (2, 3, size, size + 1), (35, 3, kernel, kernel), {"input_dilation": 2, "padding": 2}
+                    )
+                    problem = spread.problem(dtype)
+                    serving = phased(problem, (method,) * len(summing(problem)))
+                    call(f"{name} {shape} spread", serving, problem)
             if name in ("tiled", "depthwise"):
                 call(f"{name} {shape} of every second element", method, strided.problem(dtype), every_second)
     print("done")

@@ -60,7 +60,7 @@ FLOORS = (
     {"dialect", "axes"},
     {"plans"},
     {"planner"},
-    {"cuda.phased"},
+    {"cpu.phased_tiles", "cuda.phased"},
     {"phased"},
     {"phases", "cuda.launch", "calibration"},
     {"methods"},

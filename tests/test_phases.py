@@ -15,9 +15,9 @@ from numconv import jit, planner, reference
 from numconv.machine import machine
 from numconv.method import Work
 from numconv.methods import methods as table
-from numconv.phased import Phased, summing
+from numconv.phased import summing
 from numconv.phases import boxes
-from numconv.planner import Call, Options, Wish
+from numconv.planner import Call, Options, Wish, phased_on
 from numconv.plans import Plan, execute
 from numconv.problem import PADDING_MODES
 from numconv.testing import ADJOINTS, CASES, Case, arrays, assert_matches
@@ -40,7 +40,7 @@ def problems():
 
 def serving(method, problem):
     """A method for all phases of a Problem."""
-    return Phased(problem, (method,) * len(summing(problem)), method.NAME)
+    return phased_on(machine(1))(problem, (method,) * len(summing(problem)), method.NAME)
 
 
 def run(phased, problem, x, weight, bias, threads, garbage=0xFF):

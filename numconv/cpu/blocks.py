@@ -16,7 +16,8 @@ class Blocks(NamedTuple):
 
     Channels of a task; unit of them that share a block of weights; and for each unit, so many rows of so many sums.
     Rows and pixels of a tile with channels in the lanes.
-    relu and skip are flags; skip leaves out the taps that meet zero padding alone.
+    relu and skip are flags; skip leaves out the taps that meet zero padding alone. panel is where, in a thread's
+    scratch, the window begins, and first_weight where the weights do.
     """
 
     groups: int
@@ -32,6 +33,8 @@ class Blocks(NamedTuple):
     tile_run: int
     relu: int
     skip: int
+    panel: int = 0
+    first_weight: int = 0
 
 
 def tasks(problem: Problem, rows: int, columns: int, channels: int) -> int:

@@ -187,7 +187,7 @@ def accumulate(
     for block in range(-(-channels // size)):
         pitch = min(size, channels - block * size)
         part = sums[block * blocks.sum_rows * size :]
-        rows = weight[0, (channel + block * size) * taps + piece.tap * pitch :]
+        rows = weight[0, blocks.first_weight + (channel + block * size) * taps + piece.tap * pitch :]
         tiles = tables.tiles[0 if pitch > vector_lanes(sums) else len(tables.tiles) // 2 :]
         turn = sweep(tiles, part, rows, pitch, panel, piece, tables, window, blocks, ahead, turn)
 
@@ -304,7 +304,7 @@ def finish(
     for first in range(0, channels, size):
         pitch = min(size, channels - first)
         place = 2 * len(WHOLE) + (0 if pitch > vector_lanes(out) else len(tables.tiles) // 2)
-        kinds, own = tables.tiles[place:], weight[0, (channel + first) * taps :]
+        kinds, own = tables.tiles[place:], weight[0, blocks.first_weight + (channel + first) * taps :]
         for row in range(rows):
             low, high = tap_range(oh + row, piece, tables, window, blocks)
             if low == high:  # no tap meets the input: all of them add up zeros
@@ -355,7 +355,7 @@ def store(
     activation.
 
     Where an output's pixels are not neighbours, a square of the transposed, or what there is room for, goes aside
-    first: to where the window was.
+    first.
     """
     size, lanes, step = blocks.sum_columns, vector_lanes(out), out.strides[4] // out.itemsize
     columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)

@@ -165,40 +165,42 @@ def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> Arr
     choice = _choose(problem, machine, shape)
     geometry, tables = _window(problem, machine, choice)
     tables = tables._replace(tiles=SHAPES[shape].tiles(problem, *choice[1:], finite))
-    return packed(geometry, _split(problem, machine, choice, finite), tables)
+    return packed(geometry, split(problem, machine, choice, finite), tables)
 
 
 def _window(problem: Problem, machine: Machine, choice: Choice) -> tuple[Window, Tables]:
     lanes, itemsize = machine.lanes(problem.accumulator), problem.accumulator.itemsize
     # What a thread may take, less its sums and the rest of a cache line.
     left = allowed_scratch(problem, machine) // machine.threads
-    left -= (_beside_window(problem, machine, choice) + CACHE_LINE) * itemsize
+    left -= (beside_window(problem, machine, choice) + CACHE_LINE) * itemsize
     return window(problem, *choice[1:3], lanes, min(WINDOW_BYTES, left), phased=SHAPES[choice.shape].PHASED)
 
 
-def _split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> Blocks:
+def split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> Blocks:
+    """The tasks of a choice, and where in a thread's scratch the window begins."""
     name, rows, columns, channels = choice
     shape = SHAPES[name]
     unit = shape.unit(machine, problem)
     sum_rows, sum_columns = shape.sums(problem, machine, rows, columns)
     tile_rows, tile_run = shape.extent(columns)
-    return blocks(problem, rows, columns, channels, unit, sum_rows, sum_columns, tile_rows, tile_run, finite)
+    # Before the window lie the sums, and the totals of several segments.
+    units = -(-min(channels, problem.out_channels // problem.groups) // unit)
+    panel = units * sum_rows * sum_columns * (1 if problem.taps <= min(problem.segments) else 2)
+    found = blocks(problem, rows, columns, channels, unit, sum_rows, sum_columns, tile_rows, tile_run, finite)
+    return found._replace(panel=panel)
 
 
-def _beside_window(problem: Problem, machine: Machine, choice: Choice) -> int:
-    """Elements of a thread's scratch besides its window: sums, totals of several segments, room behind."""
-    split = _split(problem, machine, choice, False)
-    units = -(-min(split.channels, problem.out_channels // problem.groups) // split.unit)
-    sums = units * split.sum_rows * split.sum_columns
+def beside_window(problem: Problem, machine: Machine, choice: Choice) -> int:
+    """Elements of a thread's scratch besides its window."""
     # Tiles read whole vectors and runs, so there is room behind the last plane.
     beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
-    return sums * (1 if problem.taps <= min(problem.segments) else 2) + beyond * problem.stride[-1]
+    return split(problem, machine, choice, False).panel + beyond * problem.stride[-1]
 
 
 def _scratch(problem: Problem, machine: Machine, choice: Choice) -> int:
     """Bytes that all threads take, whose windows hold a plane at least."""
     geometry, _ = _window(problem, machine, choice)
-    elements = geometry.planes * geometry.plane_size + _beside_window(problem, machine, choice)
+    elements = geometry.planes * geometry.plane_size + beside_window(problem, machine, choice)
     return shared_scratch(problem, machine, elements)
 
 
@@ -213,10 +215,11 @@ def _shape(problem: Problem, machine: Machine) -> str:
 def _choose(problem: Problem, machine: Machine, shape: str) -> Choice:
     """The choice whose busiest thread has the least work, larger blocks first; of those whose scratch is allowed."""
     cost, scratch = (functools.partial(of, problem, machine) for of in (_busiest, _scratch))
-    return best_that_fits(_choices(problem, machine, shape), cost, scratch, allowed_scratch(problem, machine))
+    return best_that_fits(choices(problem, machine, shape), cost, scratch, allowed_scratch(problem, machine))
 
 
-def _choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
+def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
+    """What may be chosen with a shape of tile."""
     shape = SHAPES[name]
     out_h, out_w = (1, *problem.out_spatial)[-2:]
     step = shape.channel_step(machine, problem)
@@ -270,7 +273,7 @@ def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, sc
         following = look_ahead(task + 1, x, tables, window, blocks)
         channel, channels = group * group_channels + first, min(blocks.channels, group_channels - first)
         correlate_block(
-            image, weight, bias, out, n, channel, channels, od, oh, ow, own, tables, window, blocks, following
+            image, weight, bias, out, n, channel, channels, od, oh, ow, own, tables, window, blocks, following, 0
         )
         task, end_task = take(share, 1, len(out), blocks)
 
@@ -301,19 +304,24 @@ def correlate_block(
     window: Window,
     blocks: Blocks,
     ahead: Ahead,
+    filled: int,
 ) -> None:
-    """The block of out at (n, channel, od, oh, ow) with so many channels, from x (c, d, h, w)."""
+    """The block of out at (n, channel, od, oh, ow) with so many channels, from x (c, d, h, w), or, where `filled`, from
+    the window as it is.
+    """
     size, taps = -(-channels // blocks.unit) * blocks.sum_rows * blocks.sum_columns, window.total_planes * window.taps
     sums = scratch[:size]
     # A single segment needs no totals beside its sums.
     single = taps <= min(window.period, window.segment)
     totals = sums if single else scratch[size : 2 * size]
-    panel = scratch[size if single else 2 * size :]
+    # What is stored goes through room before the window, or through the window itself.
+    panel, aside = scratch[blocks.panel :], scratch[size if single else 2 * size :]
     if not single or taps == 0:
         totals[:] = 0
     for plane in range(0, window.total_planes, window.planes):
         planes = min(window.planes, window.total_planes - plane)
-        fill(panel, x, plane, planes, od, oh, ow, tables, window)
+        if not filled:
+            fill(panel, x, plane, planes, od, oh, ow, tables, window)
         if weight.ndim == 1 and pixel_tiles.can_finish(out, tables, window):
             pixel_tiles.finish(out, weight, bias, n, channel, channels, panel, od, oh, ow, tables, window, blocks)
             return
@@ -345,4 +353,4 @@ def correlate_block(
     if weight.ndim == 1:
         pixel_tiles.store(out, totals, bias, n, channel, channels, od, oh, ow, window, blocks)
     else:
-        channel_tiles.store(out, totals, bias, n, channel, channels, od, oh, ow, panel, window, blocks)
+        channel_tiles.store(out, totals, bias, n, channel, channels, od, oh, ow, aside, window, blocks)
