@@ -111,16 +111,25 @@ def spread_rows(
         vector = vector_type(target.dtype)
         size = vector.count
         doubled = ir.Constant(ir.VectorType(INT32, size), [lane // 2 for lane in range(size)])
-        evens = ir.Constant(mask_type(vector), [BIT(lane % 2 == 0) for lane in range(size)])
+        evens, odds = (
+            ir.Constant(mask_type(vector), [BIT(lane % 2 == parity) for lane in range(size)]) for parity in (0, 1)
+        )
+        half = INT64(size // 2)
         with cgutils.for_range(builder, count, intp=INT64) as loop:
             line = at(builder, origin, builder.mul(loop.index, from_pitch))
             start = at(builder, to, builder.mul(loop.index, to_pitch))
             with builder.if_else(builder.icmp_signed("==", apart, INT64(2))) as (pairs, single):
-                with pairs, cgutils.for_range_slice(builder, INT64(0), end, INT64(size // 2), INT64) as (column, _):
-                    value = load(builder, vector, at(builder, line, column))
-                    first, last = builder.mul(column, INT64(2)), builder.mul(end, INT64(2))
+                with pairs, cgutils.for_range_slice(builder, INT64(0), end, half, INT64) as (column, _):
+                    # The last vector ends with the row. Lanes that are masked off, too, take the lines that they lie
+                    # in from the thread that writes there.
+                    ends = builder.icmp_signed(">=", builder.add(column, half), end)
+                    ends = builder.and_(ends, builder.icmp_signed(">", end, half))
+                    begin = builder.select(ends, builder.sub(end, half), column)
+                    value = load(builder, vector, at(builder, line, begin))
+                    first, last = builder.mul(begin, INT64(2)), builder.mul(end, INT64(2))
                     mask = builder.and_(between(builder, vector, first, INT64(0), last), evens)
-                    place = at(builder, start, first)
+                    mask = builder.select(ends, odds, mask)
+                    place = at(builder, start, builder.sub(first, builder.zext(ends, INT64)))
                     prefetch_to_write(builder, at(builder, place, further))
                     masked_store(builder, builder.shuffle_vector(value, value, doubled), place, mask)
                 with single, cgutils.for_range(builder, end, intp=INT64) as element:
