@@ -18,6 +18,7 @@ import golden
 import numpy as np
 
 from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, tiled
+from numconv.cpu.simd.ir import WIDE
 from numconv.cpu.simd.pixels import pixels_tile
 from numconv.cpu.simd.tiles import NOTHING, tile
 from numconv.machine import machine
@@ -77,8 +78,8 @@ def sparing(kernel, sizes):
 
 EVERY_RUN = (28, 14, 9, 7, 5, 4, 3, 2, 1)
 SPARING = sorted(sparing(3, EVERY_RUN) | sparing(5, (3, 7, 10, 28)) | sparing(7, (5, 14)))
-FINISHING = [(1, run, vectors, True, True, NOTHING)
-             for rows, run in channel_tiles.EXTENTS for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
+FINISHING = [(1, run, vectors, True, True, NOTHING) for rows, run in channel_tiles.EXTENTS if WIDE
+             for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
 DENSE = PIXELS + CHANNELS + SPARING + FINISHING
 
 # (rows, the kernel's rows or 0 for any, its columns at once, stride, pixels): the widest tiles of channels last.

@@ -99,10 +99,10 @@ def tiles(problem: Problem, rows: int, columns: int, channels: int, finite: bool
 
 
 def finishes(problem: Problem, rows: int, columns: int) -> bool:
-    """Whether a block has finishing tiles, too: pixels' channels lie together, the taps are few, a window holds them
-    all, and tiles are of one row.
+    """Whether a block has finishing tiles, too: pixels' channels lie together, the taps are few, and tiles are of one
+    row. With 16 registers, the masks of what they store would spill sums.
     """
-    few = 0 < problem.taps <= min(FEW_TAPS, *problem.segments) and math.prod(problem.kernel) > 1
+    few = WIDE and 0 < problem.taps <= min(FEW_TAPS, *problem.segments) and math.prod(problem.kernel) > 1
     return few and problem.layout == "NHWC" and (columns > run_length(columns) or extent(columns)[0] == 1)
 
 
