@@ -79,14 +79,16 @@ def by_weight(
     size = shape_of("weight_size", size)
     found, exact = _by_weight(rank, x.shape, size, grad.shape, x.dtype, grad.dtype, options)
     kernel = _channels_first(grad, rank, options).swapaxes(0, 1)
-    inside = _inside(x, rank, size, options, boolean("conjugate", conjugate))
+    apart = _lie_apart(x, rank, options, device)
+    inside = _inside(x, rank, size, options, boolean("conjugate", conjugate), apart)
     trim = tuple(slice(side) for side in size[2:])
     if _as_batch(rank, size):
         call = convolution(rank, inside, kernel, None, found, wish, out, device=device, stream=stream)
-        return call._replace(view=functools.partial(_exchange_and_trim, trim=trim))
+        return call._replace(view=functools.partial(_exchange_and_trim, trim=trim), groups_apart=apart)
     kernel = kernel[:, :, None]
     call = convolution(rank + 1, inside, kernel, None, found, wish, out, device=device, stream=stream)
-    return call._replace(shape=_no_batch, view=None if exact else functools.partial(_trim, trim=trim))
+    view = None if exact else functools.partial(_trim, trim=trim)
+    return call._replace(shape=_no_batch, view=view, groups_apart=apart)
 
 
 class WeightPlan(Plan):
@@ -107,7 +109,9 @@ class WeightPlan(Plan):
         call = by_weight(rank, x, size, grad, options, wish, device=device)
         super().__init__(call)
         self._shape = x.shape
-        self._inside = functools.partial(_inside, rank=rank, size=size, options=options, conjugate=conjugate)
+        self._inside = functools.partial(
+            _inside, rank=rank, size=size, options=options, conjugate=conjugate, apart=call.groups_apart
+        )
         self._view, self._size = call.view, size
 
     def __call__(self, x: Any, *, out: Any = None, stream: object = None) -> Any:
@@ -142,11 +146,24 @@ def _channels_first(array: Any, rank: int, options: Options) -> Any:
     return whole if options.layout == "NCHW" else np.moveaxis(whole, -1, 1)
 
 
-def _inside(x: Any, rank: int, size: tuple[int, ...], options: Options, conjugate: bool) -> Any:
-    """The input as the Problem of the gradient by the weights takes it."""
-    inside = _regrouped(_channels_first(x, rank, options), 1, options.groups)
+def _lie_apart(x: Any, rank: int, options: Options, device: str | None) -> bool:
+    """Whether a group's channels of the Problem, the images of a batch on the CPU, lie apart in the input."""
+    on_host = isinstance(x, np.ndarray) and device in (None, "cpu")
+    return on_host and x.ndim == rank + 2 and len(x) > 1 and options.groups > 1
+
+
+def _inside(x: Any, rank: int, size: tuple[int, ...], options: Options, conjugate: bool, apart: bool) -> Any:
+    """The input as the Problem of the gradient by the weights takes it, or a view of it with its groups apart."""
+    inside = _channels_first(x, rank, options)
     if conjugate:
         inside = conjugated(inside)
+    if apart:
+        images, channels, *sides = inside.shape
+        parts = inside.reshape(images, options.groups, channels // options.groups, *sides)
+        order = (2, 1, 0) if _as_batch(rank, size) else (1, 0, 2)
+        parts = parts.transpose(*order, *range(3, parts.ndim))
+        return parts if _as_batch(rank, size) else parts[None]
+    inside = _regrouped(inside, 1, options.groups)
     return inside.swapaxes(0, 1) if _as_batch(rank, size) else inside[None,]
 
 

@@ -34,6 +34,7 @@ LAYERS = (
     Case("depthwise 3x3", (1, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}),
     Case("depthwise 5x5", (1, 64, 28, 28), (64, 1, 5, 5), {"padding": 2, "groups": 64}),
     Case("depthwise 11x11", (1, 16, 56, 56), (16, 1, 11, 11), {"padding": 5, "groups": 16}),
+    Case("as large as the map", (1, 64, 30, 30), (64, 1, 28, 28), {"groups": 64}),
     Case("31x31", (1, 4, 64, 64), (4, 4, 31, 31), {"padding": 15}),
     Case("rank 1", (1, 4, 128, 128), (4, 1, 15, 15), {"padding": 7, "groups": 4}, rank_one=True),
 )

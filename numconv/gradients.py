@@ -254,8 +254,8 @@ def conv2d_weight(
     Notes
     -----
     Names and defaults are those of `torch.nn.grad.conv2d_weight`. It is a correlation of the input, images in the place
-    of channels, with grad_output as the kernel; with groups, a batch is copied to bring each group's images together.
-    The gradient of a 1x1 layer is a matrix product, which `reproducible` excludes.
+    of channels, with grad_output as the kernel; with groups, methods other than `planar` copy a batch, to bring each
+    group's images together. The gradient of a 1x1 layer is a matrix product, which `reproducible` excludes.
 
     Examples
     --------

@@ -48,6 +48,8 @@ class Method(Protocol):
     NEEDS_RTOL: bool
     # Whether `out` may have its elements some steps apart on any spatial axis, as a phase of a Problem wants it.
     STRIDED_OUT: bool
+    # Whether x may have its channels on two axes, (n, groups, channels of a group, ...), as they lie in gradients.
+    GROUPS_APART: bool
 
     def why_not(self, problem: Problem, machine: Machine) -> str | None:
         """A sentence when it refuses the Problem; None promises a correct result."""
@@ -81,7 +83,7 @@ class Method(Protocol):
         scratch: Array,
         stream: object = None,
     ) -> None:
-        """Fill `out`, bias and activation included. x has the Problem's shape and dtype in native byte order; `out` is
-        of the accumulator's dtype, C-contiguous once its axes are in the layout's order (but see STRIDED_OUT); scratch
-        is bytes. Keeps no state; safe from any number of threads.
+        """Fill `out`, bias and activation included. x has the Problem's shape (but see GROUPS_APART) and dtype, in
+        native byte order; `out` is of the accumulator's dtype, C-contiguous once its axes are in the layout's order
+        (but see STRIDED_OUT); scratch is bytes. Keeps no state; safe from any number of threads.
         """

@@ -14,9 +14,9 @@ from .method import Method
 @functools.cache
 def methods() -> tuple[Method, ...]:
     """The table of the CPU."""
-    from .cpu import depthwise, fft, fft32, loops, matmul, separable, tiled, winograd, winograd2
+    from .cpu import depthwise, fft, fft32, loops, matmul, planar, separable, tiled, winograd, winograd2
 
-    return (matmul, separable, depthwise, winograd, winograd2, tiled, fft, fft32, loops)
+    return (matmul, separable, depthwise, planar, winograd, winograd2, tiled, fft, fft32, loops)
 
 
 @functools.cache

@@ -70,6 +70,7 @@ class Phased:
     """The methods of a Problem's phases, one for each that has taps."""
 
     STRIDED_OUT = False
+    GROUPS_APART = False
 
     def __init__(self, problem: Problem, methods: tuple[Method, ...], name: str | None = None) -> None:
         self.methods = methods

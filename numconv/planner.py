@@ -55,7 +55,7 @@ class Wish(NamedTuple):
 class Call(NamedTuple):
     """One correlation that a dialect asks for: arrays and options; the result's shape, where it is not the input's; the
     view of the result to return, and to copy to `out`, where that is not all of it or in another order of axes; and
-    what makes of the result, written to `out` as it is, what the caller gets.
+    what makes of the result, written to `out` as it is, what the caller gets. The channels of x may be on two axes.
     """
 
     rank: int
@@ -71,6 +71,14 @@ class Call(NamedTuple):
     # "cuda" or "cuda:1", where the arrays may lie on a device; None is the CPU.
     device: str | None = None
     stream: Any = None
+    # Whether x is (n, groups, channels of a group, ...).
+    groups_apart: bool = False
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """The shape of x, with its channels on one axis."""
+        shape: tuple[int, ...] = self.x.shape
+        return (shape[0], shape[1] * shape[2], *shape[3:]) if self.groups_apart else shape
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -231,7 +239,7 @@ def chosen(call: Call, threads: int, prepared: bool, gpu: Gpu | None = None) -> 
     x, weight, bias = call.x, call.weight, call.bias
     arrays = (
         call.rank,
-        x.shape,
+        call.x_shape,
         x.dtype,
         weight.shape,
         weight.dtype,

@@ -52,7 +52,7 @@ def _execute_on_gpu(call: Call) -> Any:
 def _out_shape(call: Call, problem: Problem) -> tuple[int, ...]:
     """The result's shape: with a batch if the input has one."""
     shape = problem.laid_out(problem.out_shape)
-    return shape if call.x.ndim == problem.rank + 2 else shape[1:]
+    return shape if len(call.x_shape) == problem.rank + 2 else shape[1:]
 
 
 def _out_shapes(call: Call, problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -112,7 +112,11 @@ def _run(
         x = x.astype(np.float32)
     direct = problem.output == problem.accumulator and (out is None or out.flags.c_contiguous)
     result = out if out is not None and direct else aligned.empty(shape, problem.accumulator)
-    x = problem.channels_first(jit.without_lock(x), problem.x_shape)
+    x = jit.without_lock(x)
+    if x.ndim <= problem.rank + 2:
+        x = problem.channels_first(x, problem.x_shape)
+    elif not method.GROUPS_APART:
+        x = x.reshape(problem.x_shape)
     whole = problem.channels_first(result, problem.out_shape)
     method.run(problem, on, prepared, x, whole, scratch)
     if direct:

@@ -17,8 +17,9 @@ import sys
 import golden
 import numpy as np
 
-from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, tiled
+from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, planar, tiled
 from numconv.cpu.simd.ir import WIDE
+from numconv.cpu.simd.outputs import outputs_tile
 from numconv.cpu.simd.pixels import pixels_tile
 from numconv.cpu.simd.tiles import NOTHING, tile
 from numconv.machine import machine
@@ -88,6 +89,12 @@ LANES = [(channel_lanes.ROWS, kernel, kernel, stride, channel_lanes.WIDTHS[0])
 LANES += [(rows, 0, run, stride, channel_lanes.WIDTHS[0] * channel_lanes.ROWS // rows)
           for rows in (1, channel_lanes.ROWS) for run in (1, *channel_lanes.RUNS) for stride in (1, 2)]  # fmt: skip
 
+# (channels, rows, columns, one number for all lanes): tiles of common layers, of a column, of a row.
+OUTPUTS = [(1, *extents, False) for extents in ((3, 3), (5, 5), (4, 7), (planar.SUMS, 1), (1, planar.SUMS))
+           if extents[0] * extents[1] <= planar.SUMS]  # fmt: skip
+OUTPUTS += [(most, 3, 3, bool(planes)) for planes, most in enumerate(planar.MOST_CHANNELS)
+            if most * 10 <= planar.REGISTERS]  # fmt: skip
+
 
 def spill(native, least):
     """What is wrong with a tile's code, or None: it has so many sums, which must stay in registers."""
@@ -98,10 +105,12 @@ def spill(native, least):
 
 
 def spills(name, dtype):
-    """What is wrong with the tiles of `tiled` or, with the channels last, of `depthwise`."""
+    """What is wrong with the tiles of `tiled`, of `planar` or, with the channels last, of `depthwise`."""
     dtype = np.dtype(dtype)
     if name == "tiled":
         found = [spill(tile(*extents[:3], dtype, *extents[3:]), math.prod(extents[:3])) for extents in DENSE]
+    elif name == "planar":
+        found = [spill(outputs_tile(dtype, *extents), math.prod(extents[:3])) for extents in OUTPUTS]
     else:
         lanes = LANES if name == "depthwise" else []
         found = [spill(pixels_tile(dtype, *extents), extents[0] * extents[-1]) for extents in lanes]

@@ -95,6 +95,9 @@ def problems(dtype):
                 for channels in (3, 19) if kernel[0] % 2 else ():
                     planes = Case("", (2, channels, 13, size), (channels, 1, *kernel), {"groups": channels, **options})
                     yield f"kernel {kernel} of channels last", replace(planes.problem(dtype), layout="NHWC")
+                spread = {"groups": 5, "padding": 1, "dilation": stride}
+                planes = Case("", (1, 10, size, size), (10, 2, (size - 1) // stride, (size - 2) // stride), spread)
+                yield f"kernel of planes of {size}", planes.problem(dtype)
             deep = Case("", (1, 17, size, size), (33, 17, *kernel), options)
             yield f"kernel {kernel} deep", deep.problem(dtype)
 
@@ -121,7 +124,9 @@ def main(name, dtype, *flags):
                     problem = spread.problem(dtype)
                     serving = phased(problem, (method,) * len(summing(problem)))
                     call(f"{name} {shape} spread", serving, problem)
-            if name in ("tiled", "depthwise"):
+            if name == "planar":
+                strided = Case("", (1, 17, 9, 37), (17, 1, 8, 36), {"groups": 17})
+            if name in ("tiled", "depthwise", "planar"):
                 call(f"{name} {shape} of every second element", method, strided.problem(dtype), every_second)
     print("done")
 

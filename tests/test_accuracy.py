@@ -62,10 +62,14 @@ def test_no_chosen_input_breaks_the_proved_bound(rng, method, taps, name):
     problem, on = line(taps), machine(jit.threads())
     x, weight = worst(rng, taps, name)
     if method.why_not(problem, on) is not None:
-        # A method of one input channel gets the taps as the columns of its kernel.
-        x, weight = np.resize(x[:, :, 0], (1, 1, taps + 63)), weight.reshape(1, 1, -1)
-        problem = describe(1, x.shape, x.dtype, weight.shape, weight.dtype)
-        if method.why_not(problem, on) is not None:
+        # A method of one input channel gets the taps as the columns of its kernel, one of planes does so twice.
+        row = x[:, :, 0]
+        for sides, kernel in (((taps + 63,), (taps,)), ((2, 1, taps), (1, 1, taps))):
+            x, weight = np.resize(row, (1, 1, *sides)), weight.reshape(1, 1, *kernel)
+            problem = describe(len(sides), x.shape, x.dtype, weight.shape, weight.dtype)
+            if method.why_not(problem, on) is None:
+                break
+        else:
             assert taps > SEGMENT or not method.REPRODUCIBLE
             return
     out = np.empty(problem.out_shape, np.float32)
@@ -79,6 +83,7 @@ FAMILIES = {
     "points": lambda outputs: Case("points", (1, 300, outputs // 2), (2, 300, 1), bias=True),
     "map": lambda outputs: Case("map", (outputs // 256, 16, 8, 8), (4, 16, 3, 3), {"padding": 1}, bias=True),
     "filter": lambda outputs: Case("filter", (1, 1, 38, 30 + outputs // 8), (1, 1, 31, 31)),
+    "planes": lambda outputs: Case("planes", (1, 2, outputs // 8 + 1, 8, 9), (2, 2, 1, 7, 8), bias=True),
     "rank 1": lambda outputs: Case("rank 1", (1, 1, 38, 30 + outputs // 8), (1, 1, 31, 31), rank_one=True),
 }
 DISTRIBUTIONS = {

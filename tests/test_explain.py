@@ -28,11 +28,12 @@ def nothing_runs(monkeypatch):
 def test_every_method_has_its_predicted_time_or_its_refusal():
     explained = nc.explain(nc.conv2d, *LAYER, padding=1)
     assert str(explained.problem) == "float32 1x64x56x56 * 64x64x3x3 padding 1"
-    matmul, separable, depthwise, winograd, winograd2, tiled, fft, fft32, loops = explained.candidates
+    matmul, separable, depthwise, planar, winograd, winograd2, tiled, fft, fft32, loops = explained.candidates
     assert (matmul.name, matmul.seconds) == ("matmul", None)
     assert matmul.refusal == "the kernel has 9 taps, but a matrix product takes 1x1"
     assert depthwise.refusal == "each output channel sums 64 input channels, but it takes one"
     assert separable.refusal == depthwise.refusal
+    assert planar.refusal == "there is one group and no axis of planes, but its lanes hold either"
     for spends in (winograd, winograd2):
         assert spends.refusal == f"it spends digits: rtol={spends.expected_error:.1e} or more, or its name, lets it in"
     assert (tiled.name, tiled.refusal, explained.chosen) == ("tiled", None, "tiled")

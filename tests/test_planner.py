@@ -152,6 +152,7 @@ def test_candidates_tell_each_methods_refusal_by_its_text(wish, refusals):
     found = candidates(ONE_BY_ONE, ON, Wish(**wish))
     told = {candidate.name: candidate.refusal for candidate in found}
     not_taken = dict.fromkeys(("winograd", "winograd2"), NOT_3X3) | dict.fromkeys(("fft", "fft32"), ONE_TAP)
+    not_taken["planar"] = "there is one group and no axis of planes, but its lanes hold either"
     assert told == refusals | not_taken
 
 

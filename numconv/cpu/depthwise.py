@@ -47,6 +47,7 @@ NAME = "depthwise"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
 STRIDED_OUT = False
+GROUPS_APART = False
 
 # Share of the FMA peak that the cycles of `_busiest` run at, and a window that leaves the first-level cache room.
 EFFICIENCY = 0.75

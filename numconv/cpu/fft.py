@@ -23,6 +23,7 @@ NAME = "fft"
 REPRODUCIBLE = False
 NEEDS_RTOL = False
 STRIDED_OUT = False
+GROUPS_APART = False
 
 _transforms = Fourier(np.float64)
 why_not, error_bound, expected_error = _transforms.why_not, _transforms.error_bound, _transforms.expected_error

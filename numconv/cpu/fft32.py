@@ -18,6 +18,7 @@ NAME = "fft32"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
 STRIDED_OUT = False
+GROUPS_APART = False
 
 _transforms = Fourier(np.float32)
 why_not, error_bound, expected_error = _transforms.why_not, _transforms.error_bound, _transforms.expected_error

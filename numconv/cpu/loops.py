@@ -29,6 +29,7 @@ NAME = "loops"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
 STRIDED_OUT = False
+GROUPS_APART = False
 
 PIXELS = (256, 128, 96, 64, 48, 32, 16)
 CHANNELS = (64, 32, 16, 8, 4)

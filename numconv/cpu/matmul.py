@@ -38,6 +38,7 @@ NAME = "matmul"
 REPRODUCIBLE = False
 NEEDS_RTOL = False
 STRIDED_OUT = False
+GROUPS_APART = False
 
 DTYPES = "fdFD"
 # Share of the FMA peak of large products (bench/auto_regret.py), the depth, rows and columns at which half of it is

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..method import Array
 from .simd.shares import njit
-from .window import Window
+
+
+class Segmented(Protocol):
+    """A record that tells `Problem.segments`."""
+
+    @property
+    def period(self) -> int: ...
+
+    @property
+    def segment(self) -> int: ...
 
 
 class Piece(NamedTuple):
@@ -26,17 +35,19 @@ class Piece(NamedTuple):
 
 
 @njit()
-def segment_end(tap: int, window: Window) -> int:
+def segment_end(tap: int, record: Segmented) -> int:
     """The tap before which the accumulator that `tap` belongs to ends."""
-    inside = tap % window.period
-    return tap - inside + min(window.period, (inside // window.segment + 1) * window.segment)
+    inside = tap % record.period
+    end: int = tap - inside + min(record.period, (inside // record.segment + 1) * record.segment)
+    return end
 
 
 @njit()
-def segment_start(tap: int, window: Window) -> int:
+def segment_start(tap: int, record: Segmented) -> int:
     """The tap at which the accumulator that `tap` belongs to starts."""
-    inside = tap % window.period
-    return tap - inside % window.segment
+    inside = tap % record.period
+    start: int = tap - inside % record.segment
+    return start
 
 
 @njit()

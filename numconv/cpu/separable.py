@@ -47,6 +47,7 @@ NAME = "separable"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
 STRIDED_OUT = False
+GROUPS_APART = False
 
 # Share of the FMA peak that the cycles of `_busiest` run at.
 EFFICIENCY = 0.7

@@ -38,6 +38,7 @@ NAME = "tiled"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
 STRIDED_OUT = True
+GROUPS_APART = False
 
 # Share of the FMA peak that the cycles of `_busiest` were measured to run at (bench/auto_regret.py).
 EFFICIENCY = 0.75

@@ -19,6 +19,7 @@ NAME = "winograd2"
 REPRODUCIBLE = False
 NEEDS_RTOL = True
 STRIDED_OUT = False
+GROUPS_APART = False
 
 _filtering = MinimalFiltering(NAME, outputs=2)
 why_not, error_bound, expected_error = _filtering.why_not, _filtering.error_bound, _filtering.expected_error

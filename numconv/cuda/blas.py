@@ -27,6 +27,7 @@ NAME = "blas"
 REPRODUCIBLE = False
 NEEDS_RTOL = False
 STRIDED_OUT = False
+GROUPS_APART = False
 
 # Of the peak, for large products: NVIDIA's figure for cuBLAS, not measured here.
 EFFICIENCY = 0.9

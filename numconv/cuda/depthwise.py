@@ -26,6 +26,7 @@ NAME = "depthwise"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
 STRIDED_OUT = False
+GROUPS_APART = False
 
 # Share of multiply-adds in the loop over a 7x7 kernel's rows (tests/cuda_static.json), less the copying.
 EFFICIENCY = 0.6

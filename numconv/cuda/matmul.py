@@ -24,6 +24,7 @@ NAME = "matmul"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
 STRIDED_OUT = False
+GROUPS_APART = False
 
 # The share of fused multiply-adds among the instructions of its loop over channels (tests/cuda_static.json).
 EFFICIENCY = 0.8

@@ -24,6 +24,7 @@ NAME = "tiled"
 REPRODUCIBLE = True
 NEEDS_RTOL = False
 STRIDED_OUT = False
+GROUPS_APART = False
 
 # The share of fused multiply-adds among the instructions of a whole block: 3x3, 64 channels (tests/cuda_static.json).
 EFFICIENCY = 0.85

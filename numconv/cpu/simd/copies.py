@@ -16,6 +16,7 @@ from .ir import (
     broadcast,
     data,
     intrinsic,
+    itemsize,
     load,
     mask_type,
     masked_load,
@@ -101,13 +102,15 @@ def copy_rows(
 
 
 def _transposed(builder: Any, values: list[Any]) -> list[Any]:
-    """The transpose of a square of vectors: at each distance, blocks off the diagonal change places."""
-    size = len(values)
-    index = ir.VectorType(INT32, size)
+    """The transpose of a square of vectors, or of one in each part of them: at each distance, blocks off the diagonal
+    change places.
+    """
+    size, lanes = len(values), values[0].type.count
+    index = ir.VectorType(INT32, lanes)
     distance = size // 2
     while distance:
-        low = [lane if not lane & distance else size + lane - distance for lane in range(size)]
-        high = [lane + distance if not lane & distance else size + lane for lane in range(size)]
+        low = [lane if not lane & distance else lanes + lane - distance for lane in range(lanes)]
+        high = [lane + distance if not lane & distance else lanes + lane for lane in range(lanes)]
         following = list(values)
         for i in range(size):
             if not i & distance:
@@ -117,6 +120,39 @@ def _transposed(builder: Any, values: list[Any]) -> list[Any]:
         values = following
         distance //= 2
     return values
+
+
+def transposed_lanes(
+    builder: Any, vector: Any, target: Any, there: Any, starts: list[Any], lanes: Any, columns: Any
+) -> None:
+    """target[j * L + lane] = the element j of a row that begins at there(starts[lane]), for the first of the L `lanes`;
+    the others are zero. By half squares, so that a short row wastes little of one.
+    """
+    size = vector.count
+    half, width = ir.VectorType(vector.element, size // 2), INT64(itemsize(vector))
+    none = ir.Constant(mask_type(half), [0] * half.count)
+    joined = ir.Constant(ir.VectorType(INT32, size), list(range(size)))
+    every = builder.icmp_signed(">=", lanes, INT64(size))
+    with cgutils.for_range_slice(builder, INT64(0), columns, INT64(half.count), INT64) as (column, _):
+        offset, place = builder.mul(column, width), at(builder, target, builder.mul(column, INT64(size)))
+        mask = between(builder, half, column, INT64(0), columns)
+
+        def move(starts: list[Any], masks: list[Any], offset: Any = offset, place: Any = place) -> None:
+            addresses = [there(start, offset) for start in starts]
+            rows = [masked_load(builder, half, *given) for given in zip(addresses, masks, strict=True)]
+            pairs = zip(rows[: size // 2], rows[size // 2 :], strict=True)
+            values = [builder.shuffle_vector(*pair, joined) for pair in pairs]
+            for number, value in enumerate(_transposed(builder, values)):
+                store(builder, value, at(builder, place, INT64(number * size)))
+
+        with builder.if_else(every, likely=True) as (full, partial):
+            with full:
+                move(starts, [mask] * size)
+            with partial:
+                # Processors take hundreds of cycles to read nothing from where there is no memory.
+                present = [builder.icmp_signed("<", INT64(lane), lanes) for lane in range(size)]
+                valid = [builder.select(here, start, starts[0]) for here, start in zip(present, starts, strict=True)]
+                move(valid, [builder.select(here, mask, none) for here in present])
 
 
 def _transpose_square(builder: Any, vector: Any, operands: list[Any], finish: Any) -> None:

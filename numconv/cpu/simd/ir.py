@@ -180,6 +180,18 @@ def prefetch_to_write(builder: Any, address: Any) -> None:
     _ask(builder, address, INT32(1), INT32(3))
 
 
+@intrinsic
+def ask_to_write(typing_context: Any, array: Any, element: Any) -> Any:
+    """Ask for the cache line of an array's element, which will be written."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place, number = data(context, builder, signature.args, args)
+        prefetch_to_write(builder, at(builder, place, number))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
 def _ask(builder: Any, address: Any, to_write: Any, near: Any) -> None:
     pointer = ir.IntType(8).as_pointer()
     function = _named(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, INT32, INT32, INT32])
