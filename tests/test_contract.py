@@ -22,6 +22,7 @@ FEW = ("bias", "stride and dilation", "circular", "groups", "1x1 bias relu", "1x
 HALVES = {
     "1x1": CASES["1x1 groups"],
     "channels last": Case("channels last", (1, 9, 10, 40), (40, 1, 3, 3), {"groups": 40, "layout": "NHWC"}),
+    "gradient": Case("gradient", (1, 20, 9, 10), (20, 1, 7, 8), {"groups": 20}),
 }
 GUARD = 64
 # They multiply less than the sums that they compute.

@@ -36,6 +36,7 @@ from .operands import (
     no_room,
     no_vectors,
     padded_axes,
+    same_dtype,
     shared_scratch,
     three,
     three_axes,
@@ -97,7 +98,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return "there is one group and no axis of planes, but its lanes hold either"
     if reason := no_vectors(problem, machine, "tiles"):
         return reason
-    if problem.x_dtype not in (problem.accumulator, np.float16):
+    if not same_dtype(problem):
         return f"the input is {problem.x_dtype.name}, and would need a copy in {problem.accumulator.name}"
     if (pixels := math.prod(problem.out_spatial[-2:])) > problem.taps:
         return f"an output plane has {pixels} pixels, but it is for no more than the {problem.taps} taps of each"
