@@ -6,6 +6,7 @@ otherwise. Unlike scipy, they leave out no weight: one of zero times NaN is NaN.
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -268,7 +269,12 @@ def _axes(axes: Any, ndim: int) -> tuple[int, ...]:
     """The axes as integers from 0 on."""
     if axes is None:
         return tuple(range(ndim))
-    found = [integer("axes", axis) for axis in ((axes,) if np.ndim(axes) == 0 else axes)]
+    try:
+        found = [operator.index(axis) for axis in ((axes,) if np.ndim(axes) == 0 else axes)]
+    except TypeError:
+        raise TypeError(
+            f"axes is {axes!r}, but it cannot be interpreted as an integer or several: round it first"
+        ) from None
     for axis in found:
         if not -ndim <= axis < ndim:
             raise ValueError(f"specified axis: {axis} is out of range for an input of {ndim} axes")

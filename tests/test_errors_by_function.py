@@ -193,7 +193,7 @@ ARRAYS = [
           nc.signal.correlate, ONES, ONES, method=ARRAY),
     error(ValueError, "boundary is ['fill'], but acceptable boundary flags are 'fill', 'circular' (or 'wrap'), and"
           " 'symmetric' (or 'symm')", nc.signal.correlate2d, ONES, ONES, boundary=["fill"]),
-    error(TypeError, "axes is 1.5 of type float, but it takes an integer: round it first",
+    error(TypeError, "axes is 1.5, but it cannot be interpreted as an integer or several: round it first",
           nc.ndimage.correlate, ONES, ONES, axes=1.5),
     error(ValueError, f"divisor_override is {2**63}, but it must be below 2**63: divide the sums by it"
           " [float32 1x2x5x5 pooled by 2x2]", nc.avg_pool2d, X, 2, divisor_override=2**63),
