@@ -34,9 +34,9 @@ GROUPS_APART = False
 PIXELS = (256, 128, 96, 64, 48, 32, 16)
 CHANNELS = (64, 32, 16, 8, 4)
 # What a task does besides its multiply-adds, for each tap, in the time of a multiply-add of one pixel: starting a
-# row of the panel, copying a pixel into it, starting a channel's loop.
+# row of the panel, copying a pixel into it, a neighbour of the last or one some columns on, starting a channel's loop.
 ROW_COST = 1000
-PIXEL_COST = 8
+PIXEL_COST, STRIDED_PIXEL_COST = 8, 32
 CHANNEL_COST = 14
 # And for each run of pixels that lies in one row of the output: 3x3 maps ran at a third of what wide ones do.
 RUN_COST = 400
@@ -134,7 +134,8 @@ def _busiest(problem: Problem, threads: int, pixels: int, channels: int) -> int:
     whole = problem.pixels / (blocks * pixels) if blocks > 1 else 1
     lanes = min(pixels, -(-problem.pixels // LANES) * LANES)
     runs = -(-min(pixels, problem.pixels) // problem.out_spatial[-1]) if problem.pixels else 0
-    copying = lanes * PIXEL_COST + runs * RUN_COST + ROW_COST
+    pixel = PIXEL_COST if problem.stride[-1] == 1 else STRIDED_PIXEL_COST
+    copying = lanes * pixel + runs * RUN_COST + ROW_COST
     sums = min(channels, group_channels)
     # A complex product is four.
     adding = sums * (lanes + CHANNEL_COST) * (4 if problem.accumulator.kind == "c" else 1)
