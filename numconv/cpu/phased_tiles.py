@@ -25,11 +25,11 @@ from ..phases import Phase, boxes
 from ..problem import Problem
 from . import channel_tiles, packing, tiled
 from .blocks import Blocks, blocks, locate, take, tasks
-from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
+from .operands import best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .simd.fields import packed, record
 from .simd.ir import vector_lanes
 from .simd.shares import Share, njit, portion
-from .window import WINDOW_BYTES, Ahead, Tables, Window, copy_cycles, tap_ranges, window
+from .window import Ahead, Tables, Window, copy_cycles, tap_ranges
 
 # Bytes of packed weights that come in a cycle. So threads share channels rather than rows where weights are large: two
 # threads with half of 128 channels each took 270 us, with half of the rows 291, and 313 against 375 where their cores
@@ -260,11 +260,8 @@ def _aside(group: Group, machine: Machine) -> int:
 
 
 def _window(problem: Problem, group: Group, machine: Machine, choice: tiled.Choice) -> tuple[Window, Tables]:
-    lanes, itemsize = machine.lanes(problem.accumulator), problem.accumulator.itemsize
-    # What a thread may take, less its sums and the rest of a cache line.
-    left = allowed_scratch(problem, machine) // machine.threads
-    left -= (_beside_window(group, machine, choice) + CACHE_LINE) * itemsize
-    return window(group.whole, *choice[1:3], lanes, min(WINDOW_BYTES, left), phased=channel_tiles.PHASED)
+    beside, allowed = _beside_window(group, machine, choice), allowed_scratch(problem, machine)
+    return tiled.window_beside(group.whole, machine, choice, beside, allowed)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -170,10 +170,17 @@ def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> Arr
 
 
 def _window(problem: Problem, machine: Machine, choice: Choice) -> tuple[Window, Tables]:
+    allowed = allowed_scratch(problem, machine)
+    return window_beside(problem, machine, choice, beside_window(problem, machine, choice), allowed)
+
+
+def window_beside(
+    problem: Problem, machine: Machine, choice: Choice, beside: int, allowed: int
+) -> tuple[Window, Tables]:
+    """The window of a choice: as many planes as fit beside so many elements into a thread's share of allowed bytes."""
     lanes, itemsize = machine.lanes(problem.accumulator), problem.accumulator.itemsize
     # What a thread may take, less its sums and the rest of a cache line.
-    left = allowed_scratch(problem, machine) // machine.threads
-    left -= (beside_window(problem, machine, choice) + CACHE_LINE) * itemsize
+    left = allowed // machine.threads - (beside + CACHE_LINE) * itemsize
     return window(problem, *choice[1:3], lanes, min(WINDOW_BYTES, left), phased=SHAPES[choice.shape].PHASED)
 
 
