@@ -1,30 +1,36 @@
-"""Layers on an NVIDIA GPU: numconv's plans against torch (TF32 off and on) and CuPy where they are installed.
+"""Layers on an NVIDIA GPU: numconv against torch (TF32 off and on) and CuPy where they are installed.
 
-`python bench/cuda_bench.py [--batch 32]` prints one row a layer: the median over 20 rounds of the time between two CUDA
-events with 10 launches between them, so that the GPU waits for no launch, after 5 launches to warm up, in TFLOP/s. What
-numconv's own kernels give is first compared with the CPU's, bit by bit on one image. Where there is no GPU it says so,
-and measures nothing.
+`python bench/cuda_bench.py [--batch 1 32] [--json bench/cuda.json]` prints one row a layer: the median over 20 rounds
+of the time between two CUDA events with 10 launches between them, so that the GPU waits for no launch that the host can
+give in time, after 5 launches to warm up, in TFLOP/s. Arrays are torch's where it is there, else numba's. What keeps
+the order of summation is first compared with the CPU, bit by bit on one image. Where there is no GPU it says so, and
+measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
+import json
 import statistics
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from layers import CLASSES
 
 import numconv as nc
+from numconv.methods import cuda_methods
 from numconv.testing import Case, arrays
 
 WARM, ROUNDS, LAUNCHES = 5, 20, 10
-METHODS = ("matmul", "blas", "depthwise", "tensor", "tiled", "loops")
-OTHER_BITS = ("blas", "tensor")
-LAYERS = CLASSES["3x3"][:4] + CLASSES["1x1"] + CLASSES["odd"][:6] + CLASSES["depthwise"] + CLASSES["filters"]
+# That of TF32's error on the layers here, as torch's switch accepts it for all.
+TF32 = 1e-2
+# Of kernels wider than the tiles take.
+LEFT_OUT = ("31x31 8->8 at 64",)
+ORDERED = {method.NAME for method in cuda_methods() if method.REPRODUCIBLE}
 
 
 def missing() -> str | None:
@@ -36,7 +42,7 @@ def missing() -> str | None:
     return None if cuda.is_available() else "no NVIDIA GPU and driver are here"
 
 
-def milliseconds(run: Callable[[], object]) -> float:
+def seconds(run: Callable[[], object]) -> float:
     """The median time of a launch, among some between two events on the default stream."""
     from numba import cuda
 
@@ -50,47 +56,54 @@ def milliseconds(run: Callable[[], object]) -> float:
             run()
         end.record()
         end.synchronize()
-        times.append(cuda.event_elapsed_time(start, end) / LAUNCHES)
+        times.append(cuda.event_elapsed_time(start, end) / LAUNCHES / 1e3)
     return statistics.median(times)
 
 
-def contenders(case: Case, batch: int) -> dict[str, Callable[[], object]]:
-    """What is timed on a layer."""
+def contenders(case: Case, batch: int) -> tuple[str, dict[str, Callable[[], object]]]:
+    """The method that serves a layer, and what is timed on it."""
     from numba import cuda
 
     case = Case(case.name, (batch, *case.x_shape[1:]), case.weight_shape, case.options)
     x, weight, _ = arrays(case.problem())
-    expected = nc.conv2d(x[:1], weight, **case.options, reproducible=True)
-    there = cuda.to_device(x)
-    found: dict[str, Callable[[], object]] = {}
-    for method in METHODS:
-        try:
-            layer = nc.plan(x.shape, weight, **case.options, method=method, device="cuda")
-        except ValueError:
-            continue
-        out = cuda.device_array(layer.problem.out_shape, np.float32)
-        layer(there, out=out)
-        if method not in OTHER_BITS and out[:1].copy_to_host().tobytes() != expected.tobytes():
-            raise SystemExit(f"{method} differs from the CPU on {layer.problem}")
-        found[method] = lambda layer=layer, out=out: layer(there, out=out)  # type: ignore[misc]
-    if importlib.util.find_spec("torch") is not None:
-        found |= _torch(x, weight, case.options)
-    if importlib.util.find_spec("cupy") is not None and case.weight_shape[2:] == (1, 1) and not case.options:
+    libraries = {name for name in ("torch", "cupy") if importlib.util.find_spec(name) is not None}
+    here = _to_torch if "torch" in libraries else cuda.to_device
+    there, kernel = here(x), here(weight)
+    layer = nc.plan(x.shape, kernel, **case.options)
+    quick = nc.plan(x.shape, kernel, **case.options, rtol=TF32)
+    if layer.method in ORDERED:
+        expected = nc.conv2d(x[:1], weight, **case.options, reproducible=True)
+        image = layer(there)[:1]
+        image = image.cpu().numpy() if "torch" in libraries else image.copy_to_host()
+        if image.tobytes() != expected.tobytes():
+            raise SystemExit(f"{layer.method} differs from the CPU on {layer.problem}")
+    found = {
+        "numconv": lambda: layer(there),
+        "numconv TF32": lambda: quick(there),
+        "numconv once": lambda: nc.conv2d(there, kernel, **case.options),
+    }
+    if "torch" in libraries:
+        found |= _torch(there, kernel, case.options)
+    if "cupy" in libraries and case.weight_shape[2:] == (1, 1) and not case.options:
         found["cupy matmul"] = _cupy(x, weight)
-    return found
+    return f"{layer.method}, {quick.method}", found
+
+
+def _to_torch(array: Any) -> Any:
+    import torch
+
+    return torch.as_tensor(array, device="cuda")
 
 
 def _torch(x: Any, weight: Any, options: dict[str, Any]) -> dict[str, Callable[[], object]]:
     import torch
-
-    given, kernel = (torch.as_tensor(array, device="cuda") for array in (x, weight))
 
     # Its best: the algorithm that is fastest on this layer, found while it warms up.
     torch.backends.cudnn.benchmark = True
 
     def run(tf32: bool) -> object:
         torch.backends.cudnn.allow_tf32 = tf32
-        return torch.nn.functional.conv2d(given, kernel, **options)
+        return torch.nn.functional.conv2d(x, weight, **options)
 
     return {"torch": lambda: run(False), "torch TF32": lambda: run(True)}
 
@@ -103,19 +116,45 @@ def _cupy(x: Any, weight: Any) -> Callable[[], object]:
     return lambda: cupy.matmul(kernel, given)
 
 
+def machine() -> dict[str, str]:
+    """The device and the libraries' versions."""
+    from numba import cuda
+
+    device = cuda.get_current_device().name
+    names = ("numba-cuda", "torch", "cupy-cuda13x", "cupy-cuda12x")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"device": device.decode() if isinstance(device, bytes) else str(device), **versions}
+
+
 def main() -> int:
     """Print the table, or why there is none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32)
-    batch = parser.parse_args().batch
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--json", type=Path)
+    wish = parser.parse_args()
     reason = missing()
     if reason is not None:
         print(f"nothing was measured: {reason}")
         return 0
-    for case in LAYERS:
-        flops = batch * case.problem().flops
-        cells = [f"{name} {flops / milliseconds(run) / 1e9:.1f}" for name, run in contenders(case, batch).items()]
-        print(f"{case.name:36} TFLOP/s: {', '.join(cells)}")
+    report: dict[str, Any] = {"machine": machine(), "batches": {}}
+    for batch in wish.batch:
+        classes = report["batches"][str(batch)] = {}
+        for name, cases in CLASSES.items():
+            for case in cases:
+                if case.name in LEFT_OUT:
+                    continue
+                method, runs = contenders(case, batch)
+                figures = {who: seconds(run) for who, run in runs.items()}
+                classes.setdefault(name, {})[case.name] = {"method": method, **figures}
+                rates = [f"{who} {batch * case.problem().flops / one / 1e12:.1f}" for who, one in figures.items()]
+                print(f"{case.name:36} batch {batch}, {method}, TFLOP/s: {', '.join(rates)}", flush=True)
+                if wish.json:
+                    wish.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 

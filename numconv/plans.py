@@ -45,7 +45,7 @@ def _execute_on_gpu(call: Call) -> Any:
     shape, wanted = _out_shapes(call, problem)
     if type(call.x) is np.ndarray:
         check_out(call.out, wanted, problem, (call.x, call.weight, call.bias))
-    held = Held(method, problem, on, call, shape, wanted)
+    held = Held(method, problem, on, call, shape, wanted, once=True)
     return held.run(call.x, call.out, call.stream)
 
 

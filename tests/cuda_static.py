@@ -6,6 +6,7 @@ with. Assembler and disassembler are those of the toolkit that numba compiles wi
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -45,6 +46,8 @@ STRIPS = {
 
 
 # Half the pixels a thread, so that as many registers hold them.
+# Tiles of fewer pixels, for problems that have few blocks.
+FEW_PIXELS = {f"{name} of 4 pixels": LAYERS[name] for name in ("1x1 stride 1", "3x3 stride 1", "7x7 stride 2")}
 DOUBLES = {
     "float64 3x3": LAYERS["3x3 stride 1"],
     "float64 7x7 stride 2": LAYERS["7x7 stride 2"],
@@ -142,18 +145,24 @@ def figures(text, cc, threads=tiling.THREADS):
     }
 
 
+def tile_of(problem, pixels=None):
+    """The tile of a problem that has blocks for every multiprocessor, or the same of so many pixels."""
+    found = tiling.choose(problem, 1)
+    return found if pixels is None else dataclasses.replace(found, pixels=pixels)
+
+
 def kernel_of(layer):
     """(function, signature, threads, resident blocks) of a named layer's kernel."""
-    case, dtype, real = {**LAYERS, **STRIPS, **DOUBLES}[layer], np.float32, float32
+    case, dtype, real = {**LAYERS, **STRIPS, **DOUBLES, **FEW_PIXELS}[layer], np.float32, float32
     if layer in DOUBLES:
         dtype, real = np.float64, float64
-    if layer == "1x1 stride 1":
+    if layer.startswith("1x1 stride 1"):
         case = Case("", (1, 64, 32 * 32), (64, 64, 1))
     problem = case.problem(dtype)
     if problem.in_channels == problem.groups:
         kernel = strip.build(strip.choose(problem))
         return kernel.py_func, signature(real, real), tiling.THREADS, strip.RESIDENT
-    kernel = tile.build(tiling.choose(problem))
+    kernel = tile.build(tile_of(problem, 4 if layer in FEW_PIXELS else None))
     return kernel.py_func, signature(real, float64), tiling.THREADS, tiling.RESIDENT
 
 
@@ -162,7 +171,8 @@ def measure():
     found = {"toolkit": toolkit()}
     for cc in GATED:
         found[f"{cc[0]}.{cc[1]}"] = {
-            layer: figures(ptx_device.compile_ptx(*kernel_of(layer), cc), cc) for layer in (*LAYERS, *STRIPS, *DOUBLES)
+            layer: figures(ptx_device.compile_ptx(*kernel_of(layer), cc), cc)
+            for layer in (*LAYERS, *STRIPS, *DOUBLES, *FEW_PIXELS)
         }
     return found
 

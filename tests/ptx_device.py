@@ -17,6 +17,8 @@ from numba.cuda.np import numpy_support
 from ptx import Kernel
 from ptx_memory import Counts
 
+from numconv.cuda.kernels import Memory
+
 CC = (9, 0)
 
 
@@ -103,10 +105,11 @@ class Launcher:
         self.counts = None
 
     def __getitem__(self, configuration):
-        grid, threads, *_ = configuration
+        grid, threads, _ = configuration
         return functools.partial(self.launch, grid if isinstance(grid, tuple) else (grid,), threads)
 
     def launch(self, grid, threads, *arguments):
+        arguments = [cuda.as_cuda_array(one) if isinstance(one, Memory) else one for one in arguments]
         kernel = self.compiled(signature(arguments))
         flat = []
         for argument in arguments:
@@ -135,8 +138,11 @@ class Context:
 class Stream:
     """A stream, on which all is done at once."""
 
+    def __init__(self, handle=0):
+        self.handle = handle
+
     def __int__(self):
-        return 0
+        return self.handle
 
     def synchronize(self):
         return None
@@ -153,7 +159,9 @@ def launcher(function, threads, resident):
 
 def install(monkeypatch):
     """Put the device under numba's API, and the interpreter under the package's kernels."""
-    from numconv.cuda import loops, narrow, pack, place, strip, sums, tensor, tile
+    from numconv.cuda import launch, loops, narrow, pack, place, strip, sums, tensor, tile
+
+    monkeypatch.setattr(launch, "using", lambda device: Context())
 
     for module in (loops, narrow, pack, place, strip, sums, tensor, tile):
         monkeypatch.setattr(module, "kernel", launcher)

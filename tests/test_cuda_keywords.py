@@ -165,16 +165,18 @@ def test_cublas_is_asked_by_cupy_where_that_is_installed(device, monkeypatch, ca
     stand_in.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
     stand_in.asarray, stand_in.array = view, lambda array, dtype: np.array(array, dtype)
     stand_in.matmul, stand_in.maximum = np.matmul, np.maximum
-    stand_in.cuda = types.SimpleNamespace(
-        ExternalStream=lambda handle: streams.append(handle) or contextlib.nullcontext()
-    )
+    stand_in.cuda = types.SimpleNamespace(Stream=types.SimpleNamespace(null=contextlib.nullcontext()))
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     # Rows that do not lie one behind another, and a weight turned round.
     apart = ptx_device.DeviceArray(np.repeat(x, 2, axis=-1)[..., ::2])
     found = function(apart, ptx_device.DeviceArray(weight[::-1].copy()[::-1]), there(bias), **options)
     assert_matches(problem, found.copy_to_host(), 2 * blas.error_bound(problem), *data)
-    assert streams == [0]
+    used = types.SimpleNamespace(from_external=lambda stream: streams.append(stream) or contextlib.nullcontext())
+    stand_in.cuda = types.SimpleNamespace(Stream=used)
+    side = ptx_device.Stream(99)
     layer = nc.plan(x.shape, weight, bias, **options, device="cuda")
+    assert_same_bits(layer(there(x), stream=side).copy_to_host(), found.copy_to_host())
+    assert streams == [side]
     assert_same_bits(layer(x), found.copy_to_host())
     assert layer.prepared_bytes >= weight.nbytes
     with pytest.raises(ValueError, match="reproducible=True excludes"):

@@ -40,6 +40,7 @@ PARTS = {
     "cuda.tiling",
     "cuda.pack",
     "cuda.arrays",
+    "cuda.kernels",
     "cuda.driver",
 }
 
@@ -99,6 +100,7 @@ FLOORS = (
     {"cpu.toom_cook"},
     {"method"},
     {"validate"},
+    {"cuda.kernels"},
     {"cuda.driver"},
     {"jit"},
     {"aligned"},

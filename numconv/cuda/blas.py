@@ -52,6 +52,8 @@ class Prepared(NamedTuple):
 def why_not(problem: Problem, machine: Machine) -> str | None:
     if reason := tiling.no_product(problem) or tiling.floats_alone(problem):
         return reason
+    if not problem.in_channels:
+        return "there are no input channels, and so no product"
     if importlib.util.find_spec("cupy") is None:
         return "CuPy, which leads to cuBLAS, is not installed: pip install cupy-cuda13x (or cupy-cuda12x)"
     return None
@@ -81,11 +83,14 @@ def run(
 
     groups, pixels = problem.groups, problem.pixels
     row = pack.in_a_row(problem, x, stream)
-    with cupy.cuda.ExternalStream(int(stream or 0)):
-        images = _there(cupy, row.split(1, groups))
+    with _stream(cupy, stream):
         result = cupy.asarray(out).reshape(problem.batch, problem.out_channels, pixels)
-        products = result.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
-        cupy.matmul(prepared.weight, images, out=products)
+        if groups == 1:
+            # Of two axes and three: CuPy's matmul goes through others for more.
+            cupy.matmul(prepared.weight[0], _there(cupy, row), out=result)
+        else:
+            products = result.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
+            cupy.matmul(prepared.weight, _there(cupy, row.split(1, groups)), out=products)
         if prepared.bias is not None:
             result += prepared.bias
         if problem.activation == "relu":
@@ -95,3 +100,12 @@ def run(
 def _there(cupy: Any, array: DeviceArray) -> Any:
     """CuPy's view of an array, which waits for no stream: what it must wait for is done, or on the same one."""
     return cupy.asarray(dataclasses.replace(array, stream=None))
+
+
+def _stream(cupy: Any, stream: Any) -> Any:
+    """CuPy's stream for numba's, or for 0."""
+    if not stream:
+        return cupy.cuda.Stream.null
+    # Versions before 14 know streams by their handles alone.
+    from_external = getattr(cupy.cuda.Stream, "from_external", None)
+    return cupy.cuda.ExternalStream(int(stream)) if from_external is None else from_external(stream)

@@ -6,14 +6,13 @@ can then still be asked what it would do (`explain`), since kernels are compiled
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
-import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ..cache import package_stamp
-from ..jit import INLINED, cuda_options
+from ..jit import INLINED
 
 EXTRA = "pip install 'numconv-numba[cuda]', or [cuda12] for a driver of CUDA 12"
 
@@ -43,35 +42,30 @@ def simulated() -> bool:
     return not isinstance(cuda, Missing) and "simulator" in cuda.jit.__module__
 
 
-def kernel(function: Callable[..., Any], threads: int, resident: int) -> Any:
-    """The function as a kernel for blocks of so many threads, of which so many should fit on a multiprocessor."""
-    if simulated():
-        return cuda.jit(function)
-    try:
-        # In one call: as a decorator with arguments, cuda.jit forgets lto=False.
-        found = cuda.jit(function, **cuda_options(threads, resident))
-        # Constants come from several files, as on the CPU: an edit anywhere makes the cache stale.
-        found._cache._cache_file._source_stamp = package_stamp()
-    except RuntimeError:
-        # Nowhere to write: compile in every process.
-        found = cuda.jit(function, **{**cuda_options(threads, resident), "cache": False})
-    found.configure = _quietly(found.configure)
-    return found
+def current() -> int:
+    """The driver's handle of this thread's current context; 0 is none."""
+    return int(_bindings().cuCtxGetCurrent()[1])
 
 
-def _quietly(configure: Callable[..., Any]) -> Callable[..., Any]:
-    """Numba's configurations of a launch without its advice on small grids: the size of an image is not ours to change.
+@functools.cache
+def _bindings() -> Any:
+    """NVIDIA's package that numba-cuda itself asks the driver by."""
+    from cuda.bindings import driver
 
-    It comes when a configuration is made, and numba keeps them, as this does: a repeated launch asks nothing.
-    """
+    return driver
 
-    @functools.lru_cache(maxsize=128)
-    def configured(*launch: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Grid size")
-            return configure(*launch)
 
-    return configured
+def using(device: int) -> Any:
+    """A context manager within which a device is the current one: nothing to do where it is already."""
+    if not simulated() and current() == _handle(device):
+        return contextlib.nullcontext()
+    return cuda.gpus[device]
+
+
+@functools.cache
+def _handle(device: int) -> int:
+    """Of the context that libraries share on a device."""
+    return int(cuda.gpus[device].get_primary_context().handle)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -18,8 +18,8 @@ from ..machine import GPUS, Gpu, Machine
 from ..method import Array
 from ..problem import Problem
 from ..validate import cuda_number, refuse
-from .arrays import DeviceArray, as_callers, device_array, on_device, row_major
-from .driver import EXTRA, cuda
+from .arrays import DeviceArray, as_callers, device_array, new_like, on_device, row_major
+from .driver import EXTRA, cuda, using
 from .narrow import narrowed
 from .place import new, place
 from .sums import total
@@ -28,6 +28,8 @@ from .sums import total
 # as large as this are sent no slower than larger ones.
 SHARE = 0.4
 STREAMS = 2
+# What arrays and callers name the default stream by.
+DEFAULT_STREAMS = (None, 0, 1)
 CHUNK_BYTES = 64 << 20
 
 
@@ -109,20 +111,42 @@ def upload(array: Any) -> DeviceArray | None:
     return device_array("weight", cuda.to_device(np.ascontiguousarray(array)))
 
 
+def _by_default(array: Any) -> bool:
+    """Whether an array is what the work on the default stream left there."""
+    return isinstance(array, DeviceArray) and array.stream in DEFAULT_STREAMS
+
+
 class Held:
     """A method with its weights on a device, ready for every stream."""
 
     def __init__(
-        self, method: Any, problem: Problem, on: Machine, call: Any, shape: tuple[int, ...], wanted: tuple[int, ...]
+        self,
+        method: Any,
+        problem: Problem,
+        on: Machine,
+        call: Any,
+        shape: tuple[int, ...],
+        wanted: tuple[int, ...],
+        once: bool = False,
     ) -> None:
-        """Of a planner's Call; shape: of the whole result, wanted: of the view of it that the caller gets."""
+        """Of a planner's Call; shape: of the whole result, wanted: of the view of it that the caller gets; once: it
+        will run this call alone.
+        """
         self._method, self._problem, self._machine = method, problem, on
         self._view, self._shape, self._wanted = call.view, shape, wanted
         self._device = device_of(call.x, call.device)
         with self._using():
-            # Weights there may still be written on a stream of their own.
+            given = [upload(call.weight), upload(call.bias)]
+            arrays = [call.x, *(one for one in given if one is not None)]
+            ordered = once and all(_by_default(one) for one in arrays) and call.stream in DEFAULT_STREAMS
+            if ordered:
+                # The calls of one stream wait for one another.
+                given = [one and dataclasses.replace(one, pooled=True) for one in given]
+                self._prepared = method.prepare(problem, on, *given)
+                return
+            # Weights there may still be written on a stream of their own, and the plan may be called on another.
             cuda.synchronize()
-            self._prepared = self._method.prepare(problem, on, upload(call.weight), upload(call.bias))
+            self._prepared = method.prepare(problem, on, *given)
             cuda.synchronize()
 
     @property
@@ -131,7 +155,7 @@ class Held:
         return int(self._prepared.nbytes)
 
     def _using(self) -> Any:
-        return _driver(lambda: cuda.gpus[self._device])
+        return _driver(lambda: using(self._device))
 
     @staticmethod
     def described(x: Any) -> DeviceArray | None:
@@ -147,12 +171,13 @@ class Held:
                 sentence = f"the input lies on CUDA device {x.device}, but this plan is on device {self._device}"
                 refuse(ValueError, f"{sentence}: make a plan for each device", self._problem)
             launched_on = stream_of(stream, x)
-            given = check_out(out, x, self._wanted, self._problem)
-            target = given
-            if given is None:
-                target = cuda.device_array(self._wanted, self._problem.output, stream=launched_on)
-            self._launch(self._problem, x, device_array("out", target), launched_on, self._view)
-            return as_callers(x.source, target) if given is None else out
+            if out is None:
+                out = new_like(x.source, self._wanted, self._problem.output, launched_on, own=stream is None)
+                target = device_array("out", out)
+            else:
+                target = check_out(out, x, self._wanted, self._problem)
+            self._launch(self._problem, x, target, launched_on, self._view)
+            return out
 
     def _launch(self, problem: Problem, x: DeviceArray, out: DeviceArray, stream: Any, view: Any = None) -> None:
         """The view of the result, in the layout's order of axes, to `out`: at once where it is all in that order."""
@@ -229,10 +254,8 @@ def _pinned(shape: tuple[int, ...], dtype: Any) -> Array:
     return found
 
 
-def check_out(out: Any, x: DeviceArray, shape: tuple[int, ...], problem: Problem) -> Any:
-    """Raise unless `out` can take the result."""
-    if out is None:
-        return None
+def check_out(out: Any, x: DeviceArray, shape: tuple[int, ...], problem: Problem) -> DeviceArray:
+    """The description of `out`, if it can take the result."""
     if isinstance(out, np.ndarray) or not on_device(out):
         refuse(
             TypeError, f"out is a {type(out).__name__}, but the input lies on a CUDA device: pass one there", problem
@@ -250,7 +273,7 @@ def check_out(out: Any, x: DeviceArray, shape: tuple[int, ...], problem: Problem
     if low < found.pointer + found.size * found.dtype.itemsize and found.pointer < high:
         sentence = "out shares memory with an input, but the inputs are read while it is written: pass a copy"
         refuse(ValueError, sentence, problem)
-    return out
+    return found
 
 
 def _images(problem: Problem) -> int:

@@ -21,7 +21,8 @@ from ..method import Work
 from ..problem import Problem
 from . import pack
 from .arrays import DeviceArray
-from .driver import cuda, kernel
+from .driver import cuda
+from .kernels import kernel
 
 NAME = "loops"
 REPRODUCIBLE = True

@@ -33,7 +33,7 @@ error_bound, expected_error = direct_bound, direct_expected
 
 
 def why_not(problem: Problem, machine: Machine) -> str | None:
-    return tiling.no_product(problem) or tiling.why_not(problem.in_a_row)
+    return tiling.no_product(problem) or tiling.why_not(problem.in_a_row, machine)
 
 
 def work(problem: Problem, machine: Machine) -> Work:
@@ -47,7 +47,7 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
 def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.Prepared:
     shape = (*weight.shape[:2], 1)
     flat = dataclasses.replace(weight, shape=shape, strides=(*weight.strides[:2], 0))
-    return tile.prepare(problem.in_a_row, flat, bias)
+    return tile.prepare(problem.in_a_row, machine, flat, bias)
 
 
 def run(

@@ -10,7 +10,8 @@ import numpy as np
 from ..narrow import check, limits
 from ..problem import Problem
 from .arrays import DeviceArray
-from .driver import cuda, kernel
+from .driver import cuda
+from .kernels import kernel
 from .place import new
 
 THREADS = 128

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..cpu.panel import find_sources
 from ..problem import Problem
-from .arrays import LIMIT, DeviceArray, device_array, row_major
-from .driver import cuda, kernel
+from .arrays import LIMIT, DeviceArray, device_array, new_like, row_major
+from .driver import cuda
+from .kernels import Memory, kernel
 
 THREADS = 128
 
@@ -23,18 +24,18 @@ class Prepared(NamedTuple):
     that all are for, so that fewer images of a Problem run by it too.
     """
 
-    weight: Any
-    bias: Any
-    depth: Any
-    height: Any
-    width: Any
-    places: Any
+    weight: Memory
+    bias: Memory
+    depth: Memory
+    height: Memory
+    width: Memory
+    places: Memory
     geometry: Any = None
 
     @property
     def nbytes(self) -> int:
         """What it takes on the device."""
-        return sum(int(array.nbytes) for array in self[:-1])
+        return sum(array.nbytes for array in self[:-1])
 
 
 @functools.cache
@@ -80,21 +81,33 @@ def prepare(
     volume = kernel_d * kernel_h * kernel_w
     blocks, padded = -(-channels // lanes), -(-inner // chunk) * chunk
     sizes = (problem.groups, channels, blocks, inner, padded, volume, lanes, kernel_h, kernel_w)
-    packed = _packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes)
-    tables = [cuda.to_device(table.astype(np.int32)) for table in find_sources(problem)[:3]]
-    depth, height, width = tables
-    return Prepared(
-        packed, biases(problem, bias), depth, height, width, cuda.to_device(np.array(places, np.int32)), geometry
-    )
+    packed = Memory.of(_packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes))
+    depth, height, width, numbers = _tables(problem, places, weight.device)
+    return Prepared(packed, biases(problem, bias, weight.device), depth, height, width, numbers, geometry)
 
 
-def biases(problem: Problem, bias: DeviceArray | None) -> Any:
+@functools.lru_cache(maxsize=256)
+def _tables(problem: Problem, places: tuple[int, ...], device: int) -> list[Memory]:
+    """Where padded positions lie, and the integers of a launch: sent once for all calls of a Problem."""
+    return [Memory.of(cuda.to_device(np.asarray(one, np.int32))) for one in (*find_sources(problem)[:3], places)]
+
+
+def biases(problem: Problem, bias: DeviceArray | None, device: int) -> Memory:
     """The bias in the accumulator's dtype, zeros for none, and behind it what the padding holds."""
-    zeros = np.zeros(problem.out_channels, problem.accumulator)
-    found = cuda.to_device(np.append(zeros, problem.accumulator.type(problem.padding_value)))
-    if bias is not None and bias.size:
-        _pack(bias, found, (1, problem.out_channels, 1, 1, 1, 1, problem.out_channels, 1, 1))
-    return found
+    size, kind, frame = problem.out_channels, problem.accumulator, problem.padding_value
+    if bias is None or not size:
+        return _no_bias(size, kind, frame, device)
+    if not frame:
+        return Memory.of(_packed(bias, kind, size + 1, (1, size, 1, 1, 1, 1, size + 1, 1, 1)))
+    found = cuda.to_device(np.full(size + 1, frame, kind))
+    _pack(bias, found, (1, size, 1, 1, 1, 1, size, 1, 1))
+    return Memory.of(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _no_bias(size: int, kind: np.dtype[Any], frame: complex, device: int) -> Memory:
+    """Zeros and what the padding holds: sent once."""
+    return Memory.of(cuda.to_device(np.append(np.zeros(size, kind), kind.type(frame))))
 
 
 def contiguous(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
@@ -105,7 +118,7 @@ def contiguous(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
     return dataclasses.replace(device_array("input", copy), shape=x.shape, strides=row_major(x.shape))
 
 
-def reached(problem: Problem, x: DeviceArray, out: Any, stream: Any) -> tuple[Any, tuple[int, ...]]:
+def reached(problem: Problem, x: DeviceArray, out: Memory, stream: Any) -> tuple[Memory, tuple[int, ...]]:
     """Memory that holds the input, and where in it: the first element, and elements from one image, channel, plane, row
     and column to the next. Of an input that 32-bit positions do not reach, a copy; of none, the output's memory.
     """
@@ -125,14 +138,19 @@ def in_a_row(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
 
 
 def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...], stream: Any = None) -> Any:
-    packed = cuda.device_array(max(2, size), dtype, stream=stream or 0)
+    shape = (max(2, size),)
+    if array.pooled:
+        packed = new_like(array.source, shape, dtype, 0, own=True)
+    else:
+        packed = cuda.device_array(shape, dtype, stream=stream or 0)
     if size and array.size:
         _pack(array, packed, sizes, stream)
     elif size:
-        packed.copy_to_device(np.zeros(max(2, size), dtype))
+        packed = cuda.to_device(np.zeros(shape, dtype))
     return packed
 
 
 def _pack(array: DeviceArray, packed: Any, sizes: tuple[int, ...], stream: Any = None) -> None:
     strides = (array.strides[0], array.strides[1] if array.ndim > 1 else 0, *(0, 0, 0, *array.strides[2:])[-3:])
-    build()[-(-packed.size // THREADS), THREADS, stream or 0](array.flat(), array.span[1], strides, packed, sizes)
+    memory = Memory.of(packed)
+    build()[-(-memory.size // THREADS), THREADS, stream or 0](array.flat(), array.span[1], strides, memory, sizes)

@@ -40,7 +40,7 @@ class PhasedOnGpu(Phased):
         ready = [method.prepare(phase.problem, machine, weight[phase.taps], inside) for phase, method in self._serves]
         targets = [target for box in boxes(problem) for target in box.targets if target is not None]
         tables = [cuda.to_device(target.astype(np.int32)) for target in targets]
-        return Parts(tuple(ready), pack.biases(problem, bias), tuple(tables))
+        return Parts(tuple(ready), pack.biases(problem, bias, weight.device), tuple(tables))
 
     def run(
         self, problem: Problem, machine: Machine, prepared: Any, x: Any, out: Any, scratch: Any, stream: Any = None

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from .arrays import DeviceArray, as_callers, device_array, row_major
-from .driver import cuda, kernel
+from .driver import cuda
+from .kernels import kernel
 
 THREADS = 128
 AXES = 6

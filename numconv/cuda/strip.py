@@ -17,7 +17,8 @@ import numpy as np
 
 from ..problem import Problem
 from .arrays import LIMIT
-from .driver import cuda, inlined, kernel
+from .driver import cuda, inlined
+from .kernels import kernel
 from .tiling import THREADS, Row
 
 # Pixels side by side and rows of them that a thread sums: fewer where the stride makes the window large.

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from .arrays import DeviceArray
-from .driver import cuda, kernel
+from .driver import cuda
+from .kernels import kernel
 from .place import copied, new, place, shaped
 
 THREADS = 128
@@ -119,7 +120,7 @@ def _rows(array: DeviceArray, rows: int, accumulator: np.dtype[Any]) -> tuple[De
     count = len(starts) - 1
     sums = new((rows * count,), accumulator)
     table = cuda.to_device(np.array(starts, np.int64))
-    build(real)[-(-sums.size // THREADS), THREADS](array.flat(), sums.flat(), table, inner)
+    build(real)[-(-sums.size // THREADS), THREADS, 0](array.flat(), sums.flat(), table, inner)
     _add(sums, order, rows, count)
     return sums, count
 
@@ -127,4 +128,4 @@ def _rows(array: DeviceArray, rows: int, accumulator: np.dtype[Any]) -> tuple[De
 def _add(sums: DeviceArray, order: tuple[tuple[int, int], ...], rows: int, step: int) -> None:
     if order:
         into, others = (cuda.to_device(np.array(places, np.int64)) for places in zip(*order, strict=True))
-        build_halves()[-(-rows // THREADS), THREADS](sums.flat(), into, others, rows, step)
+        build_halves()[-(-rows // THREADS), THREADS, 0](sums.flat(), into, others, rows, step)

@@ -26,7 +26,8 @@ from ..method import Work
 from ..problem import Problem
 from . import pack, tiling
 from .arrays import too_long
-from .driver import cuda, extension, inlined, kernel, simulated, types
+from .driver import cuda, extension, inlined, simulated, types
+from .kernels import kernel
 from .tiling import MAX_GRID, THREADS
 
 NAME = "tensor"

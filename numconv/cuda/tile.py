@@ -1,11 +1,11 @@
 """The register tile of `tiled` and `matmul`: one kernel, compiled for each geometry.
 
 A block of 128 threads computes 8 x `groups` output channels of a tile of pixels: each thread 8 channels by 8
-neighbouring pixels of a row, or fewer of float64, so that 64 registers hold the sums. Channel by channel, the window of
-the input that the tile meets and the channel's weights are copied to shared memory, while the channel before is added
-up: two buffers. Where padding, stride and dilation send each element of the window is worked out once, before the
-first channel, from the tables of padded positions; columns are split by the stride into phases, so that a thread's
-pixels always lie side by side and are read by 128 bits at a time.
+neighbouring pixels of a row, 4 where blocks are few, or fewer of float64, so that at most 64 registers hold the sums.
+Channel by channel, the window of the input that the tile meets and the channel's weights are copied to shared memory,
+while the channel before is added up: two buffers. Where padding, stride and dilation send each element of the window is
+worked out once, before the first channel, from the tables of padded positions; columns are split by the stride into
+phases, so that a thread's pixels always lie side by side and are read by 128 bits at a time.
 
 The shapes of kernel, stride and dilation are constants of the closure, so that every loop over them unrolls; numba
 caches the compiled kernel by their values. Shared memory is indexed in units of 16 bytes, which shows the
@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..machine import Machine
 from ..problem import Problem
 from . import pack
 from .arrays import LIMIT, DeviceArray
-from .driver import cuda, inlined, kernel
+from .driver import cuda, inlined
+from .kernels import kernel
 from .tiling import BATCH, CHANNELS, REGISTERS, RESIDENT, STAGED, THREADS, Tile, choose, grid
 
 
@@ -356,9 +358,9 @@ def build(tile: Tile) -> Any:
     return kernel(correlate, THREADS, RESIDENT)
 
 
-def prepare(problem: Problem, weight: DeviceArray, bias: DeviceArray | None) -> pack.Prepared:
+def prepare(problem: Problem, machine: Machine, weight: DeviceArray, bias: DeviceArray | None) -> pack.Prepared:
     """Weights in blocks of channels, input channels padded to whole chunks."""
-    tile = choose(problem)
+    tile = choose(problem, machine.multiprocessors)
     assert tile is not None
     tiles_h, tiles_w = (
         -(-size // step) for size, step in zip((1, *problem.out_spatial)[-2:], (tile.rows, tile.width), strict=True)

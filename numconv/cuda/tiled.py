@@ -33,7 +33,7 @@ error_bound, expected_error = direct_bound, direct_expected
 
 
 def why_not(problem: Problem, machine: Machine) -> str | None:
-    return tiling.why_not(problem)
+    return tiling.why_not(problem, machine)
 
 
 def work(problem: Problem, machine: Machine) -> Work:
@@ -45,7 +45,7 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
 
 
 def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.Prepared:
-    return tile.prepare(problem, weight, bias)
+    return tile.prepare(problem, machine, weight, bias)
 
 
 def run(
