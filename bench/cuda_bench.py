@@ -150,8 +150,9 @@ def main() -> int:
                     continue
                 method, runs = contenders(case, batch)
                 figures = {who: seconds(run) for who, run in runs.items()}
-                classes.setdefault(name, {})[case.name] = {"method": method, **figures}
-                rates = [f"{who} {batch * case.problem().flops / one / 1e12:.1f}" for who, one in figures.items()]
+                flops = batch * case.problem().flops
+                classes.setdefault(name, {})[case.name] = {"method": method, "flops": flops, **figures}
+                rates = [f"{who} {flops / one / 1e12:.1f}" for who, one in figures.items()]
                 print(f"{case.name:36} batch {batch}, {method}, TFLOP/s: {', '.join(rates)}", flush=True)
                 if wish.json:
                     wish.json.write_text(json.dumps(report, indent=1) + "\n")

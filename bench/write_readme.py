@@ -1,10 +1,11 @@
-"""Write the README's tables from bench/results.json, peers.json and error_vs_speed.json, which need not be there yet.
-Everything that the README shows comes from five commands::
+"""Write the README's tables from bench/results.json, peers.json, error_vs_speed.json and cuda.json, which need not be
+there yet. Everything that the README shows comes from six commands, one of them on a machine with a GPU::
 
 python -m numconv bench --json bench/results.json --plot bench/pictures/roofline.png
 python -m numconv demo --out bench/pictures/demo.jpg
 python bench/peers.py --json bench/peers.json
 python bench/error_vs_speed.py
+python bench/cuda_bench.py --json bench/cuda.json
 python bench/write_readme.py
 """
 
@@ -22,13 +23,14 @@ from numconv.cli.units import digits
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results.json"
-PEERS = ROOT / "bench" / "peers.json"
+PEERS, ON_GPU = ROOT / "bench" / "peers.json", ROOT / "bench" / "cuda.json"
 ERRORS, PICTURE = ROOT / "bench" / "error_vs_speed.json", "bench/pictures/error_vs_speed.png"
 
 
 def written(readme: str) -> str:
     """The README with what the figures that are there give."""
-    for name, path, text in (("bench", RESULTS, table), ("peers", PEERS, peers), ("errors", ERRORS, errors)):
+    tables = (("bench", RESULTS, table), ("peers", PEERS, peers), ("errors", ERRORS, errors), ("cuda", ON_GPU, on_gpu))
+    for name, path, text in tables:
         if path.exists():
             readme = between(readme, name, text(json.loads(path.read_text())))
     return readme
@@ -96,6 +98,33 @@ def ratios(layers: Iterable[Mapping[str, float | None]], ours: str, others: Iter
     """The geometric mean of the ratios of layers that both have, and the least."""
     found = [value for seconds in layers if (value := ratio(seconds, ours, others)) == value]
     return f"{statistics.geometric_mean(found):.2f} ({min(found):.2f})" if found else "-"
+
+
+# The same on a GPU.
+GPU_COMPARISONS = (
+    ("a plan over torch", "numconv", ("torch",)),
+    ("a plan, `rtol=1e-2`, over torch with TF32", "numconv TF32", ("torch TF32",)),
+    ("a call of `conv2d` over torch's", "numconv once", ("torch",)),
+)
+
+
+def on_gpu(report: dict[str, Any]) -> str:
+    """A class of layers and a batch a row: what the plans reach, and how many times as fast they are as torch."""
+    device, *versions = report["machine"].items()
+    batches = report["batches"]
+    lines = [
+        f"A class's geometric mean, and its least in brackets: how many times as fast as torch (cuDNN's fastest"
+        f" algorithm), float32, on an {device[1]}; {', '.join(f'{name} {version}' for name, version in versions)}.",
+        "",
+        f"| layers | batch | a plan, TFLOP/s | {' | '.join(head for head, _, _ in GPU_COMPARISONS)} |",
+        f"| --- | ---: | ---: |{' ---: |' * len(GPU_COMPARISONS)}",
+    ]
+    for batch, classes in batches.items():
+        for name, layers in classes.items():
+            rates = [layer["flops"] / layer["numconv"] / 1e12 for layer in layers.values()]
+            figures = " | ".join(ratios(layers.values(), ours, others) for _, ours, others in GPU_COMPARISONS)
+            lines.append(f"| {name} | {batch} | {min(rates):.1f} to {max(rates):.1f} | {figures} |")
+    return "\n".join(lines)
 
 
 def errors(report: dict[str, Any]) -> str:
