@@ -19,7 +19,7 @@ import numpy as np
 import ptx_device
 from numba import float32, float64, int32, int64, types
 
-from numconv.cuda import strip, tile, tiling
+from numconv.cuda import strip, strip_geometry, tile, tiling
 from numconv.testing import Case
 
 FIGURES = Path(__file__).with_name("cuda_static.json")
@@ -37,11 +37,11 @@ LAYERS = {
 }
 STRIPS = {
     **{
-        f"filter {width}x{width}": Case("", (1, 1, 512, 512), (1, 1, width, width), {"padding": width // 2})
+        f"filter {width}x{width}": Case("", (1, 1, 4096, 4096), (1, 1, width, width), {"padding": width // 2})
         for width in (3, 5, 7, 11)
     },
-    "depthwise 3x3 at 16": Case("", (1, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": 1}),
-    "depthwise 3x3 stride 2": Case("", (1, 32, 64, 64), (32, 1, 3, 3), {"groups": 32, "padding": 1, "stride": 2}),
+    "depthwise 3x3 at 16": Case("", (64, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": 1}),
+    "depthwise 3x3 stride 2": Case("", (64, 32, 64, 64), (32, 1, 3, 3), {"groups": 32, "padding": 1, "stride": 2}),
 }
 
 
@@ -160,7 +160,7 @@ def kernel_of(layer):
         case = Case("", (1, 64, 32 * 32), (64, 64, 1))
     problem = case.problem(dtype)
     if problem.in_channels == problem.groups:
-        kernel = strip.build(strip.choose(problem))
+        kernel = strip.build(strip_geometry.choose(problem))
         return kernel.py_func, signature(real, real), tiling.THREADS, strip.RESIDENT
     kernel = tile.build(tile_of(problem, 4 if layer in FEW_PIXELS else None))
     return kernel.py_func, signature(real, float64), tiling.THREADS, tiling.RESIDENT

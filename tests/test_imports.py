@@ -38,6 +38,7 @@ PARTS = {
     "cuda.tile",
     "cuda.strip",
     "cuda.tiling",
+    "cuda.strip_geometry",
     "cuda.pack",
     "cuda.arrays",
     "cuda.kernels",
@@ -81,6 +82,7 @@ FLOORS = (
         "cpu.repair",
     },
     {"cpu.blocks", "cpu.segments", "cpu.direct", "cuda.tile", "cuda.strip"},
+    {"cuda.strip_geometry"},
     {"cuda.pack", "cuda.tiling", "cuda.place"},
     {"cuda.arrays"},
     {

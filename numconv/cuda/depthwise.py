@@ -2,7 +2,7 @@
 
 The idea: a block copies the windows of one or several planes to shared memory once; each thread sums some rows of
 neighbouring pixels in registers and goes through the kernel's rows from top to bottom, so that a row of weights is
-read once for all its pixels and a row of the window once for 8 or 16 [1]_. The kernel is in strip.py; it keeps the one
+read once for all its pixels and a row of the window once for 8 to 28 [1]_. The kernel is in strip.py; it keeps the one
 order of summation.
 
 It wins wherever there is one input channel to a group: such layers are bound by memory.
@@ -18,7 +18,7 @@ from ..accuracy import direct_bound, direct_expected
 from ..machine import Machine
 from ..method import Work
 from ..problem import Problem
-from . import pack, strip
+from . import pack, strip, strip_geometry
 from .arrays import too_long
 from .tiling import MAX_COLUMNS, THREADS, floats_alone
 
@@ -48,16 +48,17 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return f"the kernel is {max(problem.kernel[-1], reach)} columns wide, but it takes {MAX_COLUMNS} at most"
     if reason := too_long(problem):
         return reason
-    if strip.choose(problem) is None:
-        return f"its windows take more than {strip.BYTES >> 10} KiB of shared memory, or its rows too many registers"
+    if strip_geometry.choose(problem) is None:
+        kilobytes = strip_geometry.BYTES >> 10
+        return f"its windows take more than {kilobytes} KiB of shared memory, or its rows too many registers"
     return None
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    found = strip.choose(problem)
+    found = strip_geometry.choose(problem)
     assert found is not None
-    busiest = -(-strip.blocks(problem, found) // machine.multiprocessors) * machine.multiprocessors
-    flops = 2.0 * busiest * THREADS * found.rows * found.pixels * problem.taps
+    busiest = -(-strip_geometry.blocks(problem, found) // machine.multiprocessors) * machine.multiprocessors
+    flops = 2.0 * busiest * found.planes * found.height * found.width * problem.taps
     rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
     return Work(max(flops, problem.flops), rate, problem.bytes, machine.launch, 0.0)
 
@@ -67,13 +68,13 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
 
 
 def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.Prepared:
-    found = strip.choose(problem)
+    found = strip_geometry.choose(problem)
     assert found is not None
     places = (
         problem.out_channels,
         problem.out_channels // max(1, problem.groups),
         *(1, 1, *problem.out_spatial)[-3:],
-        *strip.tiles(problem, found),
+        *strip_geometry.tiles(problem, found),
         (1, 1, *problem.stride)[-3],
         int(problem.activation == "relu"),
     )
@@ -85,5 +86,5 @@ def run(
 ) -> None:
     memory, steps = pack.reached(problem, x, out, stream)
     weight, bias, *tables, places, geometry = prepared
-    grid = strip.blocks(problem, geometry)
+    grid = strip_geometry.blocks(problem, geometry)
     strip.build(geometry)[grid, THREADS, stream or 0](memory, weight, bias, out, *tables, places, *steps)

@@ -1,163 +1,28 @@
-"""The strip of `depthwise`: its geometry, which one suits a Problem, and one kernel, compiled for each.
+"""The kernel of `depthwise`, compiled for each geometry of strip_geometry.py.
 
-A block copies the windows of one or several planes to shared memory, then each thread sums `rows` rows of `pixels`
-neighbouring pixels; the results go back through shared memory, so that neighbouring threads store neighbours. Columns
-and rows of a window are split by the stride into phases, so that what neighbouring threads read lies side by side.
+A block copies the windows of one or several planes to shared memory, many loads at a time, from places worked out once
+for every line; then each thread sums `rows` rows of `pixels` neighbouring pixels; the results go back through shared
+memory, so that neighbouring threads store neighbours.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import itertools
-import math
 from typing import Any
 
 import numpy as np
 
-from ..problem import Problem
 from .arrays import LIMIT
 from .driver import cuda, inlined
 from .kernels import kernel
-from .tiling import THREADS, Row
-
-# Pixels side by side and rows of them that a thread sums: fewer where the stride makes the window large.
-PIXELS = (16, 8)
-ROWS = (8, 4, 2, 1)
-# Elements of 4 bytes in registers: the pixels' sums; with what a row of taps meets and its weights.
-SUMS, REGISTERS = 64, 104
-RESIDENT = 4
-# So that as many fit the 164 KiB of compute capability 8.0.
-BYTES = 40 << 10
-WARP = 32
-# Threads that read 128 bits at a time meet all banks of shared memory.
-NEAR = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Strip(Row):
-    """A kernel's constants. threads_h: threads above one another, of `rows` rows each."""
-
-    kernel_h: int
-    stride_h: int
-    dilation_h: int
-    threads_h: int
-    rows: int
-
-    @property
-    def planes(self) -> int:
-        """Planes of a block."""
-        return THREADS // (self.columns * self.threads_h)
-
-    @property
-    def height(self) -> int:
-        """Rows of pixels of a block."""
-        return self.rows * self.threads_h
-
-    @property
-    def registers(self) -> int:
-        """Elements that a thread holds beside addresses."""
-        return self.rows * self.pixels + self.phases * (self.pixels + self.shift) + self.weight_pitch
-
-    @property
-    def near(self) -> tuple[int, int, int]:
-        """Columns, rows and planes of 8 neighbouring threads."""
-        apart, across = self.pixels // self.unit, self.width // self.unit
-        columns = min(self.columns, NEAR // apart)
-        rows = min(self.threads_h, NEAR // across if across < NEAR else apart)
-        return columns, rows, min(self.planes, NEAR // (columns * rows))
-
-    def _apart(self, least: int, plane_rows: int, rows_read: int) -> tuple[int, int]:
-        """(pitch of the rows, from `least` on; elements from one plane to the next), with which 8 neighbouring threads
-        of 16 bytes each, and a warp that reads so many rows of results, share the fewest banks.
-        """
-        columns, rows, planes = self.near
-        across = range(self.width // self.unit)
-
-        def shared(pitch: int, plane_size: int) -> int:
-            places = itertools.product(range(planes), range(rows), range(columns))
-            threads = [(p * plane_size + r * pitch + c * self.pixels) // self.unit % NEAR for p, r, c in places]
-            lanes = [(r * pitch // self.unit + c) % NEAR for r in range(rows_read) for c in across]
-            return sum(max(map(units.count, units), default=0) for units in (threads, lanes))
-
-        steps = range(0, NEAR * self.unit, self.unit)
-        choices = ((least + more, plane_rows * (least + more) + pad) for more in steps for pad in steps)
-        return min(choices, key=lambda pair: (shared(*pair), pair[1]))
-
-    @functools.cached_property
-    def window(self) -> tuple[int, int]:
-        """Elements from one row of the window to the next, and from one plane's window to the next."""
-        return self._apart(self.phases * self.pitch, self.stride_h * self.phase_rows, 0)
-
-    @functools.cached_property
-    def stage(self) -> tuple[int, int]:
-        """The same for the results."""
-        return self._apart(self.width, self.height, max(1, NEAR * self.unit // self.width))
-
-    @property
-    def window_rows(self) -> int:
-        """Rows of a plane's window."""
-        return (self.height - 1) * self.stride_h + (self.kernel_h - 1) * self.dilation_h + 1
-
-    @property
-    def phase_rows(self) -> int:
-        """Rows of the window that lie a multiple of the stride apart."""
-        return -(-self.window_rows // self.stride_h)
-
-    @property
-    def weight_pitch(self) -> int:
-        """Elements from one row of weights to the next."""
-        return -(-self.kernel_w // self.unit) * self.unit
-
-    def elements(self) -> int:
-        """Elements of shared memory: windows, later the results in their place."""
-        return self.planes * max(self.window[1], self.stage[1])
-
-    def weights(self) -> int:
-        """Elements of shared memory for the weights."""
-        return self.planes * self.kernel_h * self.weight_pitch
-
-
-@functools.lru_cache(maxsize=1024)
-def choose(problem: Problem) -> Strip | None:
-    """The strip that wastes fewest pixels, or None where none fits shared memory and registers."""
-    (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = (
-        (1, *values)[-2:] for values in (problem.kernel, problem.stride, problem.dilation)
-    )
-    itemsize = problem.accumulator.itemsize
-    words = itemsize // 4
-    best: tuple[tuple[int, int, int], Strip] | None = None
-    for pixels, rows, columns, threads_h in itertools.product(PIXELS, ROWS, (8, 4, 2, 1), (32, 16, 8, 4, 2, 1)):
-        strip = Strip(
-            kernel_w, stride_w, dilation_w, columns, pixels // words, itemsize,
-            kernel_h, stride_h, dilation_h, threads_h, rows,
-        )  # fmt: skip
-        if rows * pixels > SUMS or words * strip.registers > REGISTERS or columns * threads_h > THREADS:
-            continue
-        # Pixels to be computed, reads of shared memory, the shared memory that they wait in; then the longer strips.
-        cost = (blocks(problem, strip) * rows * pixels, -pixels)
-        if best is None or cost <= best[0][:2]:
-            elements = strip.elements() + strip.weights()
-            if itemsize * elements <= BYTES and (best is None or (*cost, elements // rows) < best[0]):
-                best = ((*cost, elements // rows), strip)
-    return best[1] if best else None
-
-
-def tiles(problem: Problem, strip: Strip) -> tuple[int, int]:
-    out_h, out_w = (1, *problem.out_spatial)[-2:]
-    return -(-out_h // strip.height), -(-out_w // strip.width)
-
-
-def blocks(problem: Problem, strip: Strip) -> int:
-    """The number of blocks."""
-    planes = problem.batch * problem.out_channels * (1, 1, *problem.out_spatial)[-3]
-    return -(-planes // strip.planes) * math.prod(tiles(problem, strip))
+from .strip_geometry import RESIDENT, Strip
+from .tiling import THREADS
 
 
 @inlined
 def add_row(sums, values, weights, memory, at, row, constants):  # type: ignore[no-untyped-def]
     """One row of taps for one of a thread's rows of pixels: values from the window at `at`, in units of 16 bytes."""
-    kernel_w, phases, period, pitch, span, dilation, stride, apart, pixels, unit = constants
+    kernel_w, phases, period, pitch, span, dilation, stride, step, apart, pixels, unit = constants
     base = np.uint64(at) * np.uint64(unit) + np.uint64(row * apart)
     first = row * pixels
     for phase in range(phases):
@@ -165,8 +30,25 @@ def add_row(sums, values, weights, memory, at, row, constants):  # type: ignore[
             values[phase * span + s] = memory[base + np.uint64(phase * pitch + s)]
     for k in range(kernel_w):
         for j in range(pixels):
-            at_value = k % period * span + k * dilation // stride + j
+            at_value = k % period * span + k * dilation // stride + j * step
             sums[first + j] = cuda.fma(values[at_value], weights[k], sums[first + j])
+
+
+@inlined
+def copy_lines(x, memory, staged, places, from_w, frame, line, to, limits, constants):  # type: ignore[no-untyped-def]
+    """So many rounds of lines: all loads, then all stores. limits: the lane's elements beyond the row are not there."""
+    batch, each, side, across, pitch, columns, outside = constants
+    for b in range(batch):
+        place = places[np.uint64(line) + np.uint64(b * side)]
+        for i in range(each):
+            value = frame
+            if (place >= 0) & (from_w[i] > outside):
+                value = x[np.uint32(place + from_w[i])]
+            staged[b * each + i] = value
+    for b in range(batch):
+        for i in range(each):
+            if i * across + across <= columns or limits:
+                memory[np.uint64(to) + np.uint64(b * side * pitch + i * across)] = staged[b * each + i]
 
 
 @functools.lru_cache(maxsize=256)
@@ -179,21 +61,29 @@ def build(strip: Strip) -> Any:
     real = strip.real
     kernel_h, kernel_w, stride_h, stride_w = strip.kernel_h, strip.kernel_w, strip.stride_h, strip.stride_w
     dilation_h, dilation_w, columns, threads_h = strip.dilation_h, strip.dilation_w, strip.columns, strip.threads_h
-    each, pixels, unit = strip.rows, strip.pixels, strip.unit
-    planes, rows, width, window_rows = strip.planes, strip.height, strip.width, strip.window_rows
-    pitch, phases, phase_rows, columns_used = strip.pitch, strip.phases, strip.phase_rows, strip.width + strip.shift
-    (row_pitch, plane_window), (stage_pitch, stage_size) = strip.window, strip.stage
+    each, pixels, unit, step, span = strip.rows, strip.pixels, strip.unit, strip.step, strip.span
+    planes, rows, width, phase_rows = strip.planes, strip.height, strip.width, strip.phase_rows
+    pitch, phases, plane_lines = strip.pitch, strip.phases, strip.plane_lines
+    columns_used, row_size = (width - 1) * step + 1 + strip.shift, phases * pitch
+    near_planes, row_pitch, stage_pitch, _ = strip.near
     weight_pitch = strip.weight_pitch
     plane_weights = kernel_h * weight_pitch
     memory_size, weights_size = strip.elements(), strip.weights()
-    span = pixels + strip.shift
     values_size, sums_size = span * phases, each * pixels
-    lane_columns = -(-phases * pitch // WARP)
+    # Copying: threads along a line, elements of each, lines side by side, and rounds, some at a time.
+    across, lane_columns, side, rounds = strip.fill
+    batch, slots = strip.batch(lane_columns, rounds), side * rounds
+    out_across, out_columns, out_side, out_rounds = strip.drain
+    out_batch, out_slots = strip.batch(out_columns, out_rounds), out_side * out_rounds
+    copies = (batch, lane_columns, side, across, row_pitch, row_size, -LIMIT)
+    table_rounds, out_table_rounds = -(-slots // THREADS), -(-out_slots // THREADS)
     # Rows of a thread lie threads_h apart, so that neighbouring threads read neighbouring rows.
     apart = threads_h * row_pitch
-    constants = (kernel_w, phases, strip.period, pitch, span, dilation_w, stride_w, apart, pixels, unit)
-    near_columns, near_rows, near_planes = strip.near
-    far_rows, far_columns = threads_h // near_rows, columns // near_columns
+    constants = (kernel_w, phases, strip.period, pitch, span, dilation_w, stride_w, step, apart, pixels, unit)
+    staged_size, out_staged_size = batch * lane_columns, out_batch * out_columns
+    # Lines of results that a warp reads at a time lie so far apart that they share no bank.
+    out_bytes = width * strip.itemsize
+    together = 128 // out_bytes if out_side % 8 == 128 % out_bytes == 0 and out_bytes < 128 else 1
     outside, threads = -LIMIT, THREADS
 
     def correlate(x, weight, bias, out, depth, height, table, places, start, stride_n, stride_c, sd, sh, sw):  # type: ignore[no-untyped-def]
@@ -203,47 +93,85 @@ def build(strip: Strip) -> Any:
         sums = cuda.local.array(sums_size, real)
         values = cuda.local.array(values_size, real)
         weights = cuda.local.array(weight_pitch, real)
+        staged = cuda.local.array(staged_size, real)
+        out_staged = cuda.local.array(out_staged_size, real)
+        out_places = cuda.local.array(out_batch, np.int64)
         from_w = cuda.local.array(lane_columns, np.int32)
+        from_h = cuda.local.array(table_rounds, np.int32)
         # Of each plane: where its image starts, or -1 in the padding, its channel, and what is added last.
-        images = cuda.shared.array(planes, np.int64, alignment=16)
+        images = cuda.shared.array(planes, np.int32, alignment=16)
         channels = cuda.shared.array(planes, np.uint32, alignment=16)
         biases = cuda.shared.array(planes, real, alignment=16)
+        # Of each line of the windows and of the results: where it starts, or -1.
+        line_places = cuda.shared.array(slots, np.int32, alignment=16)
+        out_lines = cuda.shared.array(out_slots, np.int64, alignment=16)
         thread = np.uint32(cuda.threadIdx.x)
-        warp, lane = np.int32(thread // np.uint32(WARP)), np.int32(thread % np.uint32(WARP))
         out_h, out_w = np.int32(places[3]), np.int32(places[4])
         block = np.uint32(cuda.blockIdx.x)
+        # Remainders are multiplied out, since a division takes a score of instructions.
         rest = np.uint32(block // np.uint32(places[6]))
-        ow0 = np.int32(np.uint32(block % np.uint32(places[6])) * np.uint32(width))
-        oh0 = np.int32(np.uint32(rest % np.uint32(places[5])) * np.uint32(rows))
-        first_plane = np.int32(np.uint32(rest // np.uint32(places[5])) * np.uint32(planes))
-        all_planes = np.int32(np.uint64(len(out)) // (np.uint64(out_h) * np.uint64(out_w)))
-        here = np.int32(min(np.int32(planes), np.int32(all_planes - first_plane)))
+        ow0 = np.int32(np.uint32(block - rest * np.uint32(places[6])) * np.uint32(width))
+        number = np.uint32(rest // np.uint32(places[5]))
+        oh0 = np.int32(np.uint32(rest - number * np.uint32(places[5])) * np.uint32(rows))
+        first_plane = np.int32(number * np.uint32(planes))
+        plane_pixels = np.int64(out_h) * np.int64(out_w)
+        left = np.int64(len(out)) - first_plane * plane_pixels
+        here = np.int32(planes)
+        if left < planes * plane_pixels:
+            here = np.int32(left // plane_pixels)
         frame = bias[len(bias) - 1]
 
         if np.int32(thread) < here:
             number = np.uint32(np.uint32(first_plane) + thread)
             rest = np.uint32(number // np.uint32(places[2]))
-            d = depth[np.uint32(number % np.uint32(places[2])) * np.uint32(places[7])]
+            d = depth[np.uint32(number - rest * np.uint32(places[2])) * np.uint32(places[7])]
             n = np.uint32(rest // np.uint32(places[0]))
-            channel = np.uint32(rest % np.uint32(places[0]))
+            channel = np.uint32(rest - n * np.uint32(places[0]))
             image = np.int64(start) + n * stride_n + np.uint32(channel // np.uint32(places[1])) * stride_c + d * sd
-            images[thread] = image if d >= 0 else np.int64(-1)
+            images[thread] = np.int32(image) if d >= 0 else np.int32(-1)
             channels[thread] = channel
             biases[thread] = bias[channel]
-        # The columns of the window that this lane copies, in every row of it.
+        # Where the lines that this thread looks up start in their plane, and its columns of each line that it copies.
+        for i in range(table_rounds):
+            at = np.uint32(np.uint32(thread + np.uint32(i * threads)) % np.uint32(plane_lines))
+            row = np.uint32(at % np.uint32(phase_rows) * np.uint32(stride_h) + at // np.uint32(phase_rows))
+            h = np.uint32(np.uint32(oh0 * np.int32(stride_h)) + row)
+            from_h[i] = np.int32(-1)
+            if h < len(height):
+                from_h[i] = height[h]
+        group = np.uint32(thread // np.uint32(across))
+        lane = np.uint32(thread % np.uint32(across))
         for i in range(lane_columns):
-            c = np.uint32(lane + np.int32(i * WARP))
+            c = np.uint32(lane + np.uint32(i * across))
             phase = np.uint32(c // np.uint32(pitch))
             column = np.uint32(c - phase * np.uint32(pitch))
-            w = np.int32((ow0 + np.int32(column)) * stride_w + np.int32(phase) * dilation_w % stride_w)
+            w = np.int32((ow0 * np.int32(step) + np.int32(column)) * stride_w + np.int32(phase) * dilation_w % stride_w)
             from_w[i] = np.int32(outside)
             if phase < phases and column < columns_used and w < len(table) and table[w] >= 0:
                 from_w[i] = np.int32(table[w] * sw)
         cuda.syncthreads()
 
+        for i in range(table_rounds):
+            at = np.uint32(thread + np.uint32(i * threads))
+            if at < slots:
+                place = np.int32(-1)
+                plane = np.uint32(at // np.uint32(plane_lines))
+                if np.int32(plane) < here and from_h[i] >= 0 and images[plane] >= 0:
+                    place = np.int32(images[plane] + from_h[i] * sh)
+                line_places[at] = place
+        for i in range(out_table_rounds):
+            at = np.uint32(thread + np.uint32(i * threads))
+            if at < out_slots:
+                to_line = np.int64(-1)
+                plane = np.uint32(at // np.uint32(rows))
+                oh = np.int32(oh0 + np.int32(at - plane * np.uint32(rows)))
+                if np.int32(plane) < here and oh < out_h:
+                    number = np.uint32(np.uint32(first_plane) + plane)
+                    to_line = np.int64(number) * plane_pixels + np.int64(oh) * np.int64(out_w) + np.int64(ow0)
+                out_lines[at] = to_line
         for i in range(np.int32(-(-weights_size // threads))):
             at = np.uint32(thread + np.uint32(i) * np.uint32(threads))
-            plane: Any = np.uint32(at // np.uint32(plane_weights))
+            plane = np.uint32(at // np.uint32(plane_weights))
             row = np.uint32(at // np.uint32(weight_pitch))
             kw = np.uint32(at - row * np.uint32(weight_pitch))
             if np.int32(plane) < here:
@@ -253,54 +181,41 @@ def build(strip: Strip) -> Any:
                     row = np.uint32((channels[plane] - plane) * np.uint32(kernel_h) + row)
                     value = weight[np.uint32(row * np.uint32(kernel_w) + kw)]
                 taps[at] = value
-        for plane in range(here):
-            image = images[plane]
-            to_plane = np.uint32(np.uint32(plane) * np.uint32(plane_window) + np.uint32(lane))
-            row = np.uint32(warp)
-            while row < np.uint32(window_rows):
-                h = np.uint32(np.uint32(oh0 * np.int32(stride_h)) + row)
-                from_h = np.int32(-1)
-                if h < len(height) and image >= 0:
-                    from_h = height[h]
-                base = image + from_h * sh
-                row_place = np.uint32(row % np.uint32(stride_h) * np.uint32(phase_rows) + row // np.uint32(stride_h))
-                to = np.uint32(to_plane + row_place * np.uint32(row_pitch))
-                for i in range(lane_columns):
-                    if i * WARP + WARP <= phases * pitch or lane < np.int32(phases * pitch - i * WARP):
-                        value = frame
-                        if from_h >= 0 and from_w[i] > outside:
-                            value = x[np.uint64(base + from_w[i])]
-                        memory[np.uint64(to) + np.uint64(i * WARP)] = value
-                row = np.uint32(row + np.uint32(threads // WARP))
         cuda.syncthreads()
 
-        # Whatever is a power of two divides an unsigned number by a shift.
-        left = np.uint32(thread // np.uint32(near_columns))
-        across = np.uint32(thread % np.uint32(near_columns))
-        down = np.uint32(left % np.uint32(near_rows))
-        left = np.uint32(left // np.uint32(near_rows))
-        mine = np.uint32(left % np.uint32(near_planes))
-        left = np.uint32(left // np.uint32(near_planes))
-        down = np.uint32(down + left % np.uint32(far_rows) * np.uint32(near_rows))
-        left = np.uint32(left // np.uint32(far_rows))
-        across = np.uint32(across + left % np.uint32(far_columns) * np.uint32(near_columns))
-        mine = np.uint32(mine + left // np.uint32(far_columns) * np.uint32(near_planes))
+        if group < side:
+            line = group
+            to = np.uint32(group * np.uint32(row_pitch) + lane)
+            last = lane < np.uint32(row_size - (lane_columns - 1) * across)
+            for _ in range(np.int32(rounds // batch)):
+                copy_lines(x, memory, staged, line_places, from_w, frame, line, to, last, copies)
+                line = np.uint32(line + np.uint32(batch * side))
+                to = np.uint32(to + np.uint32(batch * side * row_pitch))
+        cuda.syncthreads()
+
+        # As Strip.thread tells.
+        left = np.uint32(thread // np.uint32(near_planes))
+        mine = np.uint32(thread - left * np.uint32(near_planes))
+        rest = np.uint32(left // np.uint32(threads_h))
+        down = np.uint32(left - rest * np.uint32(threads_h))
+        left = np.uint32(rest // np.uint32(columns))
+        column = np.uint32(rest - left * np.uint32(columns))
+        mine = np.uint32(mine + left * np.uint32(near_planes))
         for i in range(sums_size):
             sums[i] = real(0)
         if np.int32(mine) < here:
             window = np.uint32(
-                mine * np.uint32(plane_window // unit)
-                + down * np.uint32(row_pitch // unit)
-                + across * np.uint32(pixels // unit)
+                (mine * np.uint32(plane_lines) + down) * np.uint32(row_pitch // unit)
+                + column * np.uint32(pixels * step // unit)
             )
             weight_at = np.uint32(mine * np.uint32(plane_weights // unit))
-            step = np.uint32(0)
+            reach = np.uint32(0)
             for _ in range(np.int32(kernel_h)):
                 base = np.uint64(weight_at) * np.uint64(unit)
                 for k in range(kernel_w):
                     weights[k] = taps[base + np.uint64(k)]
-                row_place = np.uint32(step % np.uint32(stride_h) * np.uint32(phase_rows) + step // np.uint32(stride_h))
-                at = np.uint32(window + row_place * np.uint32(row_pitch // unit))
+                row = np.uint32(reach % np.uint32(stride_h) * np.uint32(phase_rows) + reach // np.uint32(stride_h))
+                at = np.uint32(window + row * np.uint32(row_pitch // unit))
                 add_row(sums, values, weights, memory, at, 0, constants)
                 # Written out, since a loop over them would not unroll.
                 if each > 1:
@@ -312,40 +227,48 @@ def build(strip: Strip) -> Any:
                     add_row(sums, values, weights, memory, at, 4, constants)
                     add_row(sums, values, weights, memory, at, 5, constants)
                     add_row(sums, values, weights, memory, at, 6, constants)
+                if each > 7:
                     add_row(sums, values, weights, memory, at, 7, constants)
-                step = np.uint32(step + np.uint32(dilation_h))
+                reach = np.uint32(reach + np.uint32(dilation_h))
                 weight_at = np.uint32(weight_at + np.uint32(weight_pitch // unit))
 
         # The results go through shared memory, so that neighbouring threads store neighbouring pixels.
         cuda.syncthreads()
-        stage = np.uint32(
-            mine * np.uint32(stage_size // unit)
-            + down * np.uint32(stage_pitch // unit)
-            + across * np.uint32(pixels // unit)
-        )
-        for i in range(each):
-            for j in range(pixels):
-                memory[np.uint64(stage) * np.uint64(unit) + np.uint64(i * threads_h * stage_pitch + j)] = sums[
-                    i * pixels + j
-                ]
-        cuda.syncthreads()
-        column = np.uint32(thread % np.uint32(width))
-        line = np.uint32(thread // np.uint32(width))
-        ow = np.int32(ow0 + np.int32(column))
-        relu = places[8] != 0
-        plane_pixels = np.uint64(out_h) * np.uint64(out_w)
-        target = np.uint64(first_plane) * plane_pixels + np.uint64(ow)
-        if ow < out_w:
-            for _ in range(np.int32(sums_size)):
-                plane = np.uint32(line // np.uint32(rows))
-                row = np.uint32(line % np.uint32(rows))
-                oh = np.int32(oh0 + np.int32(row))
-                if np.int32(plane) < here and oh < out_h:
-                    at = np.uint32(plane * np.uint32(stage_size) + row * np.uint32(stage_pitch) + column)
-                    total = real(0) + memory[at] + biases[plane]
+        if np.int32(mine) < here:
+            added, relu = biases[mine], places[8] != 0
+            stage = np.uint32(
+                (mine * np.uint32(rows) + down) * np.uint32(stage_pitch // unit) + column * np.uint32(pixels // unit)
+            )
+            for i in range(each):
+                for j in range(pixels):
+                    total = real(0) + sums[i * pixels + j] + added
                     if relu and total < real(0):
                         total = real(0)
-                    out[target + plane * plane_pixels + np.uint64(oh) * np.uint64(out_w)] = total
-                line = np.uint32(line + np.uint32(threads // width))
+                    memory[np.uint64(stage) * np.uint64(unit) + np.uint64(i * threads_h * stage_pitch + j)] = total
+        cuda.syncthreads()
+        group = np.uint32(thread // np.uint32(out_across))
+        lane = np.uint32(thread % np.uint32(out_across))
+        if together > 1:
+            near = np.uint32(group % np.uint32(8))
+            near = np.uint32(near % np.uint32(together) * np.uint32(8 // together) + near // np.uint32(together))
+            group = np.uint32(group - group % np.uint32(8) + near)
+        if group < out_side:
+            line = group
+            at = np.uint32(group * np.uint32(stage_pitch) + lane)
+            columns_left = np.int32(out_w - ow0)
+            for _ in range(np.int32(out_rounds // out_batch)):
+                for b in range(out_batch):
+                    out_places[b] = out_lines[np.uint64(line) + np.uint64(b * out_side)]
+                    for i in range(out_columns):
+                        if out_places[b] >= 0 and np.int32(lane + np.uint32(i * out_across)) < columns_left:
+                            from_stage = np.uint64(at) + np.uint64(b * out_side * stage_pitch + i * out_across)
+                            out_staged[b * out_columns + i] = memory[from_stage]
+                for b in range(out_batch):
+                    for i in range(out_columns):
+                        if out_places[b] >= 0 and np.int32(lane + np.uint32(i * out_across)) < columns_left:
+                            to_out = np.uint64(out_places[b]) + np.uint64(lane + np.uint32(i * out_across))
+                            out[to_out] = out_staged[b * out_columns + i]
+                line = np.uint32(line + np.uint32(out_batch * out_side))
+                at = np.uint32(at + np.uint32(out_batch * out_side * stage_pitch))
 
     return kernel(correlate, THREADS, RESIDENT)
