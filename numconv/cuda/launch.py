@@ -18,7 +18,7 @@ from ..machine import GPUS, Gpu, Machine
 from ..method import Array
 from ..problem import Problem
 from ..validate import cuda_number, refuse
-from .arrays import DeviceArray, as_callers, device_array, new_like, on_device, row_major
+from .arrays import DeviceArray, device_array, new_like, on_device, row_major
 from .driver import EXTRA, cuda, using
 from .narrow import narrowed
 from .place import new, place
@@ -287,11 +287,15 @@ def _images(problem: Problem) -> int:
 
 def added_up(grad: DeviceArray, accumulator: Any, result: Any) -> Any:
     """The gradient by the bias, in the type of the gradient by the output and where that lies."""
-    with _driver(lambda: cuda.gpus[grad.device]):
-        cuda.synchronize()
-        found = total(grad, accumulator, result)
-        cuda.synchronize()
-        return as_callers(grad.source, found.source)
+    with _driver(lambda: using(grad.device)):
+        ordered = _by_default(grad)
+        if not ordered:
+            cuda.synchronize()
+        out = new_like(grad.source, grad.shape[1:2], result, 0, own=ordered)
+        total(grad, accumulator, device_array("out", out))
+        if not ordered:
+            cuda.synchronize()
+        return out
 
 
 def device_of(x: Any, device: object) -> int:

@@ -78,7 +78,7 @@ def run(
     problem: Problem, machine: Machine, prepared: Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
 ) -> None:
     launch = build(KINDS[problem.accumulator.kind])
-    grid = (-(-problem.pixels // THREADS), min(problem.out_channels, MAX_GRID), min(problem.batch, MAX_GRID))
+    grid = (-(-problem.pixels * problem.out_channels // THREADS), 1, min(problem.batch, MAX_GRID))
     array: DeviceArray = x
     steps = (*array.strides[:2], *(0, 0, *array.strides[2:])[-3:])
     launch[grid, THREADS, stream or 0](
@@ -99,56 +99,56 @@ def build(kind: int) -> Any:
         out_d, out_h, out_w = places[3], places[4], places[5]
         kernel_d, kernel_h, kernel_w = places[6], places[7], places[8]
         pixels = np.int64(out_d) * out_h * out_w
-        pixel = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-        if pixel >= pixels:
+        place = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        if place >= pixels * groups * group_channels:
             return
+        co, pixel = place // pixels, place % pixels
         batch = out.size // max(np.int64(1), pixels * groups * group_channels)
         ow = pixel % out_w
         oh = pixel // out_w % out_h
         od = pixel // out_w // out_h
         frame = bias[len(bias) - 1]
         for n in range(cuda.blockIdx.z, batch, cuda.gridDim.z):
-            for co in range(cuda.blockIdx.y, groups * group_channels, cuda.gridDim.y):
-                zero = weight.dtype.type(0)
-                total, part = zero, zero
-                tap = np.int64(co) * channels * kernel_d * kernel_h * kernel_w
-                period_left, segment_left = places[15], places[16]
-                for ci in range(channels):
-                    channel = start + n * stride_n + (np.int64(co) // group_channels * channels + ci) * stride_c
-                    for kd in range(kernel_d):
-                        d = depth[od * places[9] + kd * places[12]]
-                        for kh in range(kernel_h):
-                            if period_left == 0 or segment_left == 0:
-                                total = total + part
-                                part = zero
-                                segment_left = places[16]
-                            if period_left == 0:
-                                period_left = places[15]
-                            period_left -= 1
-                            segment_left -= 1
-                            h = height[oh * places[10] + kh * places[13]]
-                            for kw in range(kernel_w):
-                                w = width[ow * places[11] + kw * places[14]]
-                                value = frame
-                                if d >= 0 and h >= 0 and w >= 0:
-                                    value = weight.dtype.type(x[channel + d * sd + h * sh + w * sw])
-                                factor = weight[tap]
-                                tap += 1
-                                if kind == FLOAT:
-                                    part = cuda.fma(value, factor, part)
-                                elif kind == COMPLEX:
-                                    real = cuda.fma(value.real, factor.real, part.real)
-                                    real = cuda.fma(-value.imag, factor.imag, real)
-                                    imag = cuda.fma(value.real, factor.imag, part.imag)
-                                    imag = cuda.fma(value.imag, factor.real, imag)
-                                    part = weight.dtype.type(complex(real, imag))
-                                else:
-                                    part = part + value * factor
-                total = total + part
-                total = total + bias[co]
-                if kind != COMPLEX:  # noqa: SIM102  # numba leaves out a branch on a constant alone
-                    if places[17] != 0 and total < zero:
-                        total = zero
-                out[(np.int64(n) * (groups * group_channels) + co) * pixels + pixel] = total
+            zero = weight.dtype.type(0)
+            total, part = zero, zero
+            tap = co * channels * kernel_d * kernel_h * kernel_w
+            period_left, segment_left = places[15], places[16]
+            for ci in range(channels):
+                channel = start + n * stride_n + (co // group_channels * channels + ci) * stride_c
+                for kd in range(kernel_d):
+                    d = depth[od * places[9] + kd * places[12]]
+                    for kh in range(kernel_h):
+                        if period_left == 0 or segment_left == 0:
+                            total = total + part
+                            part = zero
+                            segment_left = places[16]
+                        if period_left == 0:
+                            period_left = places[15]
+                        period_left -= 1
+                        segment_left -= 1
+                        h = height[oh * places[10] + kh * places[13]]
+                        for kw in range(kernel_w):
+                            w = width[ow * places[11] + kw * places[14]]
+                            value = frame
+                            if d >= 0 and h >= 0 and w >= 0:
+                                value = weight.dtype.type(x[channel + d * sd + h * sh + w * sw])
+                            factor = weight[tap]
+                            tap += 1
+                            if kind == FLOAT:
+                                part = cuda.fma(value, factor, part)
+                            elif kind == COMPLEX:
+                                real = cuda.fma(value.real, factor.real, part.real)
+                                real = cuda.fma(-value.imag, factor.imag, real)
+                                imag = cuda.fma(value.real, factor.imag, part.imag)
+                                imag = cuda.fma(value.imag, factor.real, imag)
+                                part = weight.dtype.type(complex(real, imag))
+                            else:
+                                part = part + value * factor
+            total = total + part
+            total = total + bias[co]
+            if kind != COMPLEX:  # noqa: SIM102  # numba leaves out a branch on a constant alone
+                if places[17] != 0 and total < zero:
+                    total = zero
+            out[(np.int64(n) * (groups * group_channels) + co) * pixels + pixel] = total
 
     return kernel(correlate, THREADS, 1)

@@ -95,7 +95,7 @@ def _extremes(sums: DeviceArray, stream: Any) -> np.ndarray[Any, np.dtype[Any]]:
     """Some of the sums, among them the least and the largest, or NaN."""
     found = [new((min(sums.size, LOOKING * THREADS),), sums.dtype, stream) for _ in range(2)]
     build_extremes()[-(-found[0].size // THREADS), THREADS, stream or 0](sums.flat(), *(one.flat() for one in found))
-    back = [one.source.copy_to_host(stream=stream or 0) for one in found]
+    back = [cuda.as_cuda_array(one.flat(), sync=False).copy_to_host(stream=stream or 0) for one in found]
     if stream:
         stream.synchronize()
     return np.concatenate(back)

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..cpu.panel import find_sources
 from ..problem import Problem
-from .arrays import LIMIT, DeviceArray, device_array, new_like, row_major
+from .arrays import LIMIT, DeviceArray, row_major
 from .driver import cuda
-from .kernels import Memory, kernel
+from .kernels import Memory, allocate, kernel
 
 THREADS = 128
 
@@ -81,7 +81,7 @@ def prepare(
     volume = kernel_d * kernel_h * kernel_w
     blocks, padded = -(-channels // lanes), -(-inner // chunk) * chunk
     sizes = (problem.groups, channels, blocks, inner, padded, volume, lanes, kernel_h, kernel_w)
-    packed = Memory.of(_packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes))
+    packed = _packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes)
     depth, height, width, numbers = _tables(problem, places, weight.device)
     return Prepared(packed, biases(problem, bias, weight.device), depth, height, width, numbers, geometry)
 
@@ -98,10 +98,10 @@ def biases(problem: Problem, bias: DeviceArray | None, device: int) -> Memory:
     if bias is None or not size:
         return _no_bias(size, kind, frame, device)
     if not frame:
-        return Memory.of(_packed(bias, kind, size + 1, (1, size, 1, 1, 1, 1, size + 1, 1, 1)))
-    found = cuda.to_device(np.full(size + 1, frame, kind))
+        return _packed(bias, kind, size + 1, (1, size, 1, 1, 1, 1, size + 1, 1, 1))
+    found = Memory.of(cuda.to_device(np.full(size + 1, frame, kind)))
     _pack(bias, found, (1, size, 1, 1, 1, 1, size, 1, 1))
-    return Memory.of(found)
+    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -114,8 +114,9 @@ def contiguous(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
     """A copy of the input on its device, for kernels that take its pixels in one row."""
     size_d, size_h, size_w = (1, 1, *problem.spatial)[-3:]
     sizes = (1, problem.batch, problem.batch, problem.in_channels, problem.in_channels)
-    copy = _packed(x, problem.x_dtype, x.size, (*sizes, size_d * size_h * size_w, 1, size_h, size_w), stream)
-    return dataclasses.replace(device_array("input", copy), shape=x.shape, strides=row_major(x.shape))
+    copy = allocate(x.size, problem.x_dtype, stream)
+    _pack(x, copy, (*sizes, size_d * size_h * size_w, 1, size_h, size_w), stream)
+    return dataclasses.replace(x, source=copy, pointer=copy.pointer, strides=row_major(x.shape))
 
 
 def reached(problem: Problem, x: DeviceArray, out: Memory, stream: Any) -> tuple[Memory, tuple[int, ...]]:
@@ -137,20 +138,17 @@ def in_a_row(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
     return dataclasses.replace(x, shape=(*x.shape[:2], problem.pixels), strides=(*x.strides[:2], last))
 
 
-def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...], stream: Any = None) -> Any:
-    shape = (max(2, size),)
-    if array.pooled:
-        packed = new_like(array.source, shape, dtype, 0, own=True)
-    else:
-        packed = cuda.device_array(shape, dtype, stream=stream or 0)
-    if size and array.size:
-        _pack(array, packed, sizes, stream)
-    elif size:
-        packed = cuda.to_device(np.zeros(shape, dtype))
+def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...]) -> Memory:
+    # At least two elements: float32 are read by pairs.
+    shape = max(2, size)
+    if size and not array.size:
+        return Memory.of(cuda.to_device(np.zeros(shape, dtype)))
+    packed = allocate(shape, dtype, 0) if array.pooled else Memory.of(cuda.device_array(shape, dtype))
+    if size:
+        _pack(array, packed, sizes)
     return packed
 
 
-def _pack(array: DeviceArray, packed: Any, sizes: tuple[int, ...], stream: Any = None) -> None:
+def _pack(array: DeviceArray, packed: Memory, sizes: tuple[int, ...], stream: Any = None) -> None:
     strides = (array.strides[0], array.strides[1] if array.ndim > 1 else 0, *(0, 0, 0, *array.strides[2:])[-3:])
-    memory = Memory.of(packed)
-    build()[-(-memory.size // THREADS), THREADS, stream or 0](array.flat(), array.span[1], strides, memory, sizes)
+    build()[-(-packed.size // THREADS), THREADS, stream or 0](array.flat(), array.span[1], strides, packed, sizes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .arrays import DeviceArray, as_callers, device_array, row_major
 from .driver import cuda
-from .kernels import kernel
+from .kernels import Memory, allocate, kernel
 
 THREADS = 128
 AXES = 6
@@ -70,15 +70,15 @@ def build_fold() -> Any:
 
 
 def new(shape: tuple[int, ...], dtype: Any, stream: Any = 0) -> DeviceArray:
-    """A new array."""
-    memory = cuda.device_array(max(1, math.prod(shape)), dtype, stream=stream or 0)
-    return shaped(memory, shape)
+    """A new array, for work on the stream."""
+    return shaped(allocate(math.prod(shape), dtype, stream), shape)
 
 
 def shaped(memory: Any, shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> DeviceArray:
     """Flat memory as an array of that shape, C-contiguous unless strides are given."""
+    found = Memory.of(memory)
     strides = row_major(shape) if strides is None else strides
-    return dataclasses.replace(device_array("array", memory), shape=shape, strides=strides)
+    return DeviceArray(found, shape, found.dtype, strides, found.pointer, int(cuda.get_current_device().id), None)
 
 
 def place(

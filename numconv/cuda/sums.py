@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import DeviceArray
+from .arrays import DeviceArray, integers
 from .driver import cuda
 from .kernels import kernel
 from .place import copied, new, place, shaped
@@ -94,13 +94,12 @@ def pairs(size: int, real: bool) -> tuple[tuple[int, ...], tuple[tuple[int, int]
     return (*starts, size), tuple(found)
 
 
-def total(grad: DeviceArray, accumulator: np.dtype[Any], result: np.dtype[Any]) -> DeviceArray:
-    """(batch, channels, ...) added up over batch and space."""
+def total(grad: DeviceArray, accumulator: np.dtype[Any], out: DeviceArray) -> None:
+    """(batch, channels, ...) added up over batch and space, to an array of the channels."""
     images, channels = grad.shape[:2]
-    out = new((channels,), result)
     if not grad.size:
-        place(shaped(cuda.to_device(np.zeros(1, result)), (channels,), (0,)), out)
-        return out
+        place(shaped(cuda.to_device(np.zeros(1, out.dtype)), (channels,), (0,)), out)
+        return
     sums, count = _rows(grad if grad.contiguous else copied(grad), images * channels, accumulator)
     if channels == 1:
         # Then the images' sums are one row.
@@ -110,7 +109,6 @@ def total(grad: DeviceArray, accumulator: np.dtype[Any], result: np.dtype[Any]) 
     else:
         _add(sums, tuple((0, n * channels * count) for n in range(1, images)), channels, count)
     place(shaped(sums.source, (channels,), (count,)), out)
-    return out
 
 
 def _rows(array: DeviceArray, rows: int, accumulator: np.dtype[Any]) -> tuple[DeviceArray, int]:
@@ -119,7 +117,7 @@ def _rows(array: DeviceArray, rows: int, accumulator: np.dtype[Any]) -> tuple[De
     starts, order = pairs(inner, real)
     count = len(starts) - 1
     sums = new((rows * count,), accumulator)
-    table = cuda.to_device(np.array(starts, np.int64))
+    table = integers(starts, array.device)
     build(real)[-(-sums.size // THREADS), THREADS, 0](array.flat(), sums.flat(), table, inner)
     _add(sums, order, rows, count)
     return sums, count
@@ -127,5 +125,5 @@ def _rows(array: DeviceArray, rows: int, accumulator: np.dtype[Any]) -> tuple[De
 
 def _add(sums: DeviceArray, order: tuple[tuple[int, int], ...], rows: int, step: int) -> None:
     if order:
-        into, others = (cuda.to_device(np.array(places, np.int64)) for places in zip(*order, strict=True))
+        into, others = (integers(places, sums.device) for places in zip(*order, strict=True))
         build_halves()[-(-rows // THREADS), THREADS, 0](sums.flat(), into, others, rows, step)
