@@ -27,7 +27,7 @@ class Explanation:
     chosen : str
         The name of the method that a call would take.
     gpu : Gpu or None
-        The GPU that was asked about. Its times are ceilings by a static model, not measured.
+        The GPU that was asked about. Its times are predictions of a model that was fitted on an H100, not measured.
 
     """
 
@@ -48,7 +48,8 @@ class Explanation:
         if self.gpu is None:
             return f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         major, minor = self.gpu.cc
-        return f"{self.gpu.name} (compute capability {major}.{minor}): ceilings of a static model, not measured"
+        where = f"{self.gpu.name} (compute capability {major}.{minor})"
+        return f"{where}: predicted by a model fitted on an H100, not measured"
 
     def _row(self, candidate: Candidate) -> tuple[str, ...]:
         mark = "->" if candidate.name == self.chosen else ""

@@ -280,7 +280,7 @@ def test_info_prints_every_fact(capsys):
     assert facts["BLAS"]
     assert "writable" in facts["kernel cache"] or "no" in facts["kernel cache"]
     assert re.match(r"L1 \d+ KiB", facts["data caches"])
-    assert "ceiling of a static model, not measured" in facts["CUDA"]
+    assert "predicted by a model fitted on an H100, not measured" in facts["CUDA"]
     assert re.match(r"\d+ GFLOP/s", facts["FMA peak"])
     assert re.match(r"[\d.]+ GB/s", facts["memory peak"])
     assert "typical rates" in facts["profile"]

@@ -84,9 +84,9 @@ def test_explain_asks_a_typical_gpu(cc):
     thoughts = nc.explain(nc.conv2d, (64, 64, 56, 56), (64, 64, 3, 3), padding=1, device="cuda", cc=cc)
     assert thoughts.chosen == "tiled"
     assert thoughts.gpu == typical_gpu(cc)
-    assert "ceilings of a static model, not measured" in str(thoughts)
+    assert "predicted by a model fitted on an H100, not measured" in str(thoughts)
     seconds = next(one.seconds for one in thoughts.candidates if one.name == "tiled")
-    # A ceiling is under the peak.
+    # A prediction is under the peak.
     assert thoughts.problem.flops / seconds < 2 * thoughts.gpu.multiprocessors * thoughts.gpu.lanes * thoughts.gpu.clock
 
 

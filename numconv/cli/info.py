@@ -106,7 +106,7 @@ def kernel_cache() -> str:
 
 
 def cuda() -> str:
-    """Whether calls with device="cuda" can run here, and what the static model expects of a typical GPU."""
+    """Whether calls with device="cuda" can run here, and what the model expects of a typical GPU."""
     if importlib.util.find_spec("numba_cuda") is None:
         here = "numba-cuda is not installed (the extra `cuda`)"
     else:
@@ -119,4 +119,5 @@ def cuda() -> str:
     layer = explain(conv2d, (256, 64, 56, 56), (64, 64, 3, 3), padding=1, device="cuda", cc=gpu.cc)
     best = next(one for one in layer.candidates if one.name == layer.chosen)
     rate = layer.problem.flops / (best.seconds or 1.0)
-    return f"{here}; ceiling of a static model, not measured: 3x3 64 at 56 on an {gpu.name} {rate / 1e12:.0f} TFLOP/s"
+    predicted = f"3x3 64 at 56 on an {gpu.name} {rate / 1e12:.0f} TFLOP/s"
+    return f"{here}; predicted by a model fitted on an H100, not measured: {predicted}"

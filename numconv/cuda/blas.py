@@ -29,8 +29,8 @@ NEEDS_RTOL = False
 STRIDED_OUT = False
 GROUPS_APART = False
 
-# Of the peak, for large products: NVIDIA's figure for cuBLAS, not measured here.
-EFFICIENCY = 0.9
+# Of the peak at the driver's clock, measured on an H100 with the 1x1 layers of a ResNet.
+EFFICIENCY = 0.45
 # Kernels of a launch: the product, the bias, the activation.
 KERNELS = 3
 

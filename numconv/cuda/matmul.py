@@ -26,8 +26,8 @@ NEEDS_RTOL = False
 STRIDED_OUT = False
 GROUPS_APART = False
 
-# The share of fused multiply-adds among the instructions of its loop over channels (tests/cuda_static.json).
-EFFICIENCY = 0.8
+# Of the peak at the driver's clock, measured on an H100 with the 1x1 layers of a ResNet.
+EFFICIENCY = 0.45
 
 error_bound, expected_error = direct_bound, direct_expected
 

@@ -26,8 +26,9 @@ NEEDS_RTOL = False
 STRIDED_OUT = False
 GROUPS_APART = False
 
-# The share of fused multiply-adds among the instructions of a whole block: 3x3, 64 channels (tests/cuda_static.json).
-EFFICIENCY = 0.85
+# Of the peak at the driver's clock, measured on an H100 with large 3x3 layers: 0.85 of a block's instructions are
+# multiply-adds, four in five cycles issue one, and load lowers the clock.
+EFFICIENCY = 0.68
 
 error_bound, expected_error = direct_bound, direct_expected
 
