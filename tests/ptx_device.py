@@ -162,6 +162,7 @@ def install(monkeypatch):
     from numconv.cuda import launch, loops, narrow, pack, place, strip, sums, tensor, tile
 
     monkeypatch.setattr(launch, "using", lambda device: Context())
+    monkeypatch.setattr(place, "device_here", lambda: 0)
     for module in (pack, place):
         # Filled, since memory of a pool holds anything.
         monkeypatch.setattr(

@@ -62,6 +62,16 @@ def using(device: int) -> Any:
     return cuda.gpus[device]
 
 
+def device_here() -> int:
+    """The number of the current device, which numba takes long to find."""
+    return 0 if simulated() else _number(current())
+
+
+@functools.lru_cache(maxsize=16)
+def _number(context: int) -> int:
+    return int(cuda.get_current_device().id)
+
+
 @functools.cache
 def _handle(device: int) -> int:
     """Of the context that libraries share on a device."""

@@ -63,9 +63,7 @@ def allocate(size: int, dtype: Any, stream: Any) -> Memory:
     kind = np.dtype(dtype)
     if simulated():
         return Memory.of(cuda.device_array(max(1, size), kind))
-    device = _core().Device()
-    device.set_current()
-    owner = device.allocate(max(1, size * kind.itemsize), stream=_core_stream(stream or 0))
+    owner = _core_device(current()).allocate(max(1, size * kind.itemsize), stream=_core_stream(stream or 0))
     return Memory(owner, size, kind, int(owner.handle))
 
 
@@ -158,6 +156,14 @@ def _core() -> Any:
     import cuda.core
 
     return cuda.core
+
+
+@functools.lru_cache(maxsize=16)
+def _core_device(context: int) -> Any:
+    """Its device of the current context."""
+    device = _core().Device()
+    device.set_current()
+    return device
 
 
 @functools.lru_cache(maxsize=256)

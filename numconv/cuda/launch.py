@@ -172,12 +172,11 @@ class Held:
                 refuse(ValueError, f"{sentence}: make a plan for each device", self._problem)
             launched_on = stream_of(stream, x)
             if out is None:
-                out = new_like(x.source, self._wanted, self._problem.output, launched_on, own=stream is None)
-                target = device_array("out", out)
+                target = new_like(x, self._wanted, self._problem.output, launched_on, own=stream is None)
             else:
                 target = check_out(out, x, self._wanted, self._problem)
             self._launch(self._problem, x, target, launched_on, self._view)
-            return out
+            return target.source
 
     def _launch(self, problem: Problem, x: DeviceArray, out: DeviceArray, stream: Any, view: Any = None) -> None:
         """The view of the result, in the layout's order of axes, to `out`: at once where it is all in that order."""
@@ -291,11 +290,11 @@ def added_up(grad: DeviceArray, accumulator: Any, result: Any) -> Any:
         ordered = _by_default(grad)
         if not ordered:
             cuda.synchronize()
-        out = new_like(grad.source, grad.shape[1:2], result, 0, own=ordered)
-        total(grad, accumulator, device_array("out", out))
+        out = new_like(grad, grad.shape[1:2], result, 0, own=ordered)
+        total(grad, accumulator, out)
         if not ordered:
             cuda.synchronize()
-        return out
+        return out.source
 
 
 def device_of(x: Any, device: object) -> int:

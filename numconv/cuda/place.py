@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import DeviceArray, as_callers, device_array, row_major
-from .driver import cuda
+from .driver import cuda, device_here
 from .kernels import Memory, allocate, kernel
 
 THREADS = 128
@@ -78,7 +78,7 @@ def shaped(memory: Any, shape: tuple[int, ...], strides: tuple[int, ...] | None 
     """Flat memory as an array of that shape, C-contiguous unless strides are given."""
     found = Memory.of(memory)
     strides = row_major(shape) if strides is None else strides
-    return DeviceArray(found, shape, found.dtype, strides, found.pointer, int(cuda.get_current_device().id), None)
+    return DeviceArray(found, shape, found.dtype, strides, found.pointer, device_here(), None)
 
 
 def place(
