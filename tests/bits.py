@@ -19,7 +19,7 @@ import numpy as np
 
 from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, planar, tiled
 from numconv.cpu.simd.ir import WIDE
-from numconv.cpu.simd.outputs import outputs_tile
+from numconv.cpu.simd.outputs import EVERYTHING, outputs_tile
 from numconv.cpu.simd.pixels import pixels_tile
 from numconv.cpu.simd.tiles import NOTHING, tile
 from numconv.machine import machine
@@ -94,6 +94,17 @@ OUTPUTS = [(1, *extents, False) for extents in ((3, 3), (5, 5), (4, 7), (planar.
            if extents[0] * extents[1] <= planar.SUMS]  # fmt: skip
 OUTPUTS += [(most, 3, 3, bool(planes)) for planes, most in enumerate(planar.MOST_CHANNELS)
             if most * 10 <= planar.REGISTERS]  # fmt: skip
+
+
+def sparing_outputs(size, kernel):
+    """Tiles that leave out padding: those of the gradients of layers that keep a map's size."""
+    case = Case("map", (1, 1, 2, size, size), (2, 1, 1, size, size), {"padding": (0, kernel // 2, kernel // 2)})
+    problem = case.problem()
+    met, (channels, *extents) = planar._met(problem, planar._choose(problem, machine(1))), planar._tile(problem, 1)
+    return [(most, *extents, True, met) for most in {1, channels} if met != EVERYTHING]
+
+
+OUTPUTS += sparing_outputs(7, 3) + sparing_outputs(14, 3) + sparing_outputs(7, 5)
 
 
 def spill(native, least):

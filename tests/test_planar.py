@@ -16,7 +16,8 @@ from test_memory import peak
 import numconv as nc
 from numconv import jit
 from numconv.cpu import loops, planar
-from numconv.cpu.simd.outputs import outputs_tile
+from numconv.cpu.simd.ir import WIDE
+from numconv.cpu.simd.outputs import EVERYTHING, outputs_tile
 from numconv.machine import machine
 from numconv.method import allowed_scratch
 from numconv.testing import Case, arrays
@@ -151,13 +152,67 @@ def test_padding_beside_the_input_is_not_read():
     )
 
 
+def padded_planes(kernel, padding, left_out=True, **options):
+    """More planes than lanes, whose tiles leave out products with the padding, or add up all."""
+    padding = (0, *padding) if isinstance(padding, tuple) else (0, padding, padding)
+    case = as_large_as_the_map((1, *kernel), (17, 0, 0), padding=padding, **{"groups": 1, "outputs": 5, **options})
+    problem, on = case.problem(np.float32), machine(2)
+    assert (planar._met(problem, planar._choose(problem, on)) != EVERYTHING) == left_out
+    return problem, on
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "options"),
+    [
+        ((7, 7), 1, {"inputs": 3, "bias": True}),
+        ((14, 14), 1, {"groups": 2, "activation": "relu"}),
+        ((5, 6), 2 if WIDE else 1, {}),
+        ((3, 4), ((1, 0), (0, 2)), {}),
+        ((9, 7), (9, 1), {"stride": (1, 2, 1), "dilation": (1, 2, 1)}),
+        ((2, 2), ((3, 1), (0, 1)), {"inputs": 3}),
+    ],
+    ids=str,
+)
+def test_products_with_padding_are_left_out(kernel, padding, options):
+    assert_bits_of_loops(*padded_planes(kernel, padding, **options))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "options"),
+    [
+        ((7, 7), 1, {"stride": (1, 1, 2)}),
+        ((7, 7), (1, 4), {"dilation": (1, 1, 2)}),
+        ((7, 7), 1, {"padding_mode": "replicate"}),
+        ((7, 7), 1, *CONSTANT),
+        ((7, 15), 2, {}),
+        ((6, 6), 3, {"inputs": 2}),
+    ],
+    ids=str,
+)
+def test_tiles_for_steps_and_sizes_of_their_own_add_up_all(kernel, padding, options):
+    assert_bits_of_loops(*padded_planes(kernel, padding, left_out=False, **options))
+
+
 @pytest.mark.parametrize("spoil", [np.nan, np.inf])
-def test_padding_meets_every_pixel_of_the_kernel(spoil):
+@pytest.mark.parametrize("lanes", ["groups", "planes"])
+def test_padding_meets_every_pixel_of_the_kernel(lanes, spoil):
     """Zeros of padding are terms: what is not finite meets them too."""
-    problem, on = as_large_as_the_map((6, 7), (0, 0), 5, padding=2).problem(np.float32), machine(1)
+    problem, on = padded_planes((6, 7), 1)
+    if lanes == "groups":
+        problem, on = as_large_as_the_map((6, 7), (0, 0), 5, padding=2).problem(np.float32), machine(1)
     x, weight, bias = arrays(problem)
-    weight[2, 0, 0, 0] = spoil
+    weight[2, 0, ..., 0, 0] = spoil
     np.testing.assert_array_equal(run(planar, problem, on, x, weight, bias), run(loops, problem, on, x, weight, bias))
+
+
+def test_no_zero_is_negative_for_what_is_left_out():
+    """Sums of products that underflow are -0, until a term of +0 or the bias makes them +0."""
+    problem, on = padded_planes((7, 7), 1)
+    x, weight, bias = arrays(problem)
+    x[:], weight[:] = -1e-30, 1e-30
+    found = run(planar, problem, on, x, weight, bias)
+    assert not np.signbit(found).any()
+    assert not found.any()
 
 
 @pytest.mark.parametrize(

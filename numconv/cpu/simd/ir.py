@@ -182,7 +182,7 @@ def prefetch_to_write(builder: Any, address: Any) -> None:
 
 @intrinsic
 def ask_to_write(typing_context: Any, array: Any, element: Any) -> Any:
-    """Ask for the cache line of an array's element, which will be written."""
+    """Ask for the cache line of a contiguous array's element of that number, which will be written."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place, number = data(context, builder, signature.args, args)

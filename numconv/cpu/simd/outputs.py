@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,23 +33,37 @@ from .ir import (
     masked_load,
     own_function,
     store,
+    unknown,
     vector_type,
 )
 
+# Of each row or column of a kernel, the first output that meets it inside the input, and the end of those that do.
+Spans = tuple[tuple[int, int], ...]
+# What a tile adds up, by rows and by columns; without spans, all of any kernel.
+Met = tuple[Spans, Spans]
+EVERYTHING: Met = ((), ())
 
-def _define_outputs(module: Any, channels: int, rows: int, columns: int, vector: Any, one_for_all: bool) -> Any:
+
+def _define_outputs(
+    module: Any, channels: int, rows: int, columns: int, vector: Any, one_for_all: bool, met: Met
+) -> Any:
     """The register tile.
 
     void outputs(T *x, T *kernel, T *sums, i64 sums_apart, i64 sums_pitch, i64 pitch, i64 step, i64 row_pitch,
                  i64 column_step, i64 kernel_rows, i64 kernel_columns, i64 kernel_apart, i64 kernel_pitch,
-                 i64 kernel_step)
-    with the operands of `call_outputs`. A pixel of the kernel is a vector or, `one_for_all` lanes, a number.
+                 i64 kernel_step, i64 fresh)
+    with the operands of `call_outputs`. A pixel of the kernel is a vector or, `one_for_all` lanes, a number. A tile
+    that leaves products out is for kernels of one size, and for a step and a column_step of one vector.
     """
-    name = f"numconv_outputs_{channels}x{rows}x{columns}_v{vector.count}x{itemsize(vector)}{'_one' * one_for_all}"
+    sparing = "".join(f"_{first}_{end}" for first, end in (*met[0], *met[1]))
+    kind = f"{channels}x{rows}x{columns}{f'_{len(met[0])}' if sparing else ''}{sparing}{'_one' * one_for_all}"
+    name = f"numconv_outputs_{kind}_v{vector.count}x{itemsize(vector)}"
     pointer = vector.element.as_pointer()
-    function, builder, values = own_function(module, name, [pointer] * 3 + [INT64] * 11)
+    function, builder, values = own_function(module, name, [pointer] * 3 + [INT64] * 12)
     x, kernel, sums, sums_apart, sums_pitch, pitch, step, row_pitch, column_step = values[:9]
-    kernel_rows, kernel_columns, kernel_apart, kernel_pitch, kernel_step = values[9:]
+    kernel_rows, kernel_columns, kernel_apart, kernel_pitch, kernel_step, fresh = values[9:]
+    if sparing:
+        step = column_step = INT64(vector.count)
     multiply_add = fused(builder, vector)
     places = list(itertools.product(range(channels), range(rows), range(columns)))
     totals = {place: builder.alloca(vector) for place in places}
@@ -57,29 +72,56 @@ def _define_outputs(module: Any, channels: int, rows: int, columns: int, vector:
         start = at(builder, sums, builder.mul(INT64(channel), sums_apart), builder.mul(INT64(row), sums_pitch))
         return at(builder, start, INT64(column * vector.count))
 
-    for place, total in totals.items():
-        builder.store(load(builder, vector, there(*place)), total)
-    with cgutils.for_range(builder, kernel_rows, intp=INT64) as kh:
-        first = at(builder, x, builder.mul(kh.index, pitch))
-        factors = at(builder, kernel, builder.mul(kh.index, kernel_pitch))
-        with cgutils.for_range(builder, kernel_columns, intp=INT64) as kw:
-            begin = at(builder, factors, builder.mul(kw.index, kernel_step))
+    with builder.if_else(builder.icmp_signed("!=", fresh, INT64(0))) as (from_zero, resume):
+        with from_zero:
+            for total in totals.values():
+                builder.store(ir.Constant(vector, [0.0] * vector.count), total)
+        with resume:
+            for place, total in totals.items():
+                builder.store(load(builder, vector, there(*place)), total)
+
+    def kernel_rows_met() -> Iterator[tuple[Any, tuple[int, int]]]:
+        """Rows of the kernel, each with the output rows that it meets: by loops over those that meet the same."""
+        end = 0
+        for span, run in itertools.groupby(met[0]):
+            start, end = end, end + len(list(run))
+            # A loop of one step that the compiler made none of had its sums spilled.
+            with cgutils.for_range(builder, unknown(builder, INT64(end)), INT64(start), intp=INT64) as loop:
+                yield loop.index, span
+        if not sparing:
+            with cgutils.for_range(builder, kernel_rows, intp=INT64) as loop:
+                yield loop.index, (0, rows)
+
+    def kernel_columns_met() -> Iterator[tuple[Any, tuple[int, int]]]:
+        """The same of columns, but those of a kernel that is known one after another: the ends of short loops, which
+        processors guess wrong, took as much time as leaving products out saves.
+        """
+        for number, span in enumerate(met[1]):
+            yield INT64(number), span
+            # Else the inputs of a column would stay in registers for the next, and sums would spill.
+            builder.fence("seq_cst", "singlethread")
+        if not sparing:
+            with cgutils.for_range(builder, kernel_columns, intp=INT64) as loop:
+                yield loop.index, (0, columns)
+
+    for kh, (first_row, end_row) in kernel_rows_met():
+        first = at(builder, x, builder.mul(kh, pitch))
+        factors = at(builder, kernel, builder.mul(kh, kernel_pitch))
+        for kw, (first_column, end_column) in kernel_columns_met():
+            begin = at(builder, factors, builder.mul(kw, kernel_step))
             factor = []
             for channel in range(channels):
                 pixel = at(builder, begin, builder.mul(INT64(channel), kernel_apart))
                 factor.append(
                     broadcast(builder, builder.load(pixel), vector) if one_for_all else load(builder, vector, pixel)
                 )
-            line = at(builder, first, builder.mul(kw.index, step))
-            for row in range(rows):
-                found = line
-                for column in range(columns):
-                    value = load(builder, vector, found)
-                    for channel in range(channels):
-                        total = totals[channel, row, column]
-                        builder.store(builder.call(multiply_add, [value, factor[channel], builder.load(total)]), total)
-                    found = at(builder, found, column_step)
-                line = at(builder, line, row_pitch)
+            line = at(builder, first, builder.mul(kw, step))
+            for row, column in itertools.product(range(first_row, end_row), range(first_column, end_column)):
+                offsets = builder.mul(INT64(row), row_pitch), builder.mul(INT64(column), column_step)
+                value = load(builder, vector, at(builder, line, *offsets))
+                for channel in range(channels):
+                    total = totals[channel, row, column]
+                    builder.store(builder.call(multiply_add, [value, factor[channel], builder.load(total)]), total)
     for place, total in totals.items():
         store(builder, builder.load(total), there(*place))
     builder.ret_void()
@@ -87,26 +129,30 @@ def _define_outputs(module: Any, channels: int, rows: int, columns: int, vector:
 
 
 @intrinsic
-def define_outputs(typing_context: Any, extents: Any, one_for_all: Any, zero: Any, operands: Any) -> Any:
-    """Run a tile of extents (channels, rows, columns), lengths of tuples, for the dtype of `zero`; one_for_all is a
-    tuple that is not empty where it is meant. The operands lie at an address.
+def define_outputs(typing_context: Any, extents: Any, met: Any, one_for_all: Any, zero: Any, operands: Any) -> Any:
+    """Run a tile of extents (channels, rows, columns) and spans, lengths of tuples, for the dtype of `zero`;
+    one_for_all is a tuple that is not empty where it is meant. The operands lie at an address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         channels, rows, columns = (len(extent) for extent in extents)
-        vector = vector_type(zero)
-        function = _define_outputs(builder.module, channels, rows, columns, vector, len(one_for_all) > 0)
-        call_own(builder, function, args[3])
+        by_rows, by_columns = (tuple((len(first), len(end)) for first, end in spans) for spans in met)
+        vector, flag = vector_type(zero), len(one_for_all) > 0
+        function = _define_outputs(builder.module, channels, rows, columns, vector, flag, (by_rows, by_columns))
+        call_own(builder, function, args[4])
         return context.get_dummy_value()
 
-    return types.void(extents, one_for_all, zero, types.intp), generate
+    return types.void(extents, met, one_for_all, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
-def outputs_tile(dtype: np.dtype[Any], channels: int, rows: int, columns: int, one_for_all: bool) -> Native:
+def outputs_tile(
+    dtype: np.dtype[Any], channels: int, rows: int, columns: int, one_for_all: bool, met: Met = EVERYTHING
+) -> Native:
     """A tile of so many output channels, rows and columns, to be called by `call_outputs`."""
     extents, flag, zero = ((0,) * channels, (0,) * rows, (0,) * columns), (0,) * one_for_all, dtype.type(0)
-    return Native(lambda operands: define_outputs(extents, flag, zero, operands))
+    spans = tuple(tuple(((0,) * first, (0,) * end) for first, end in axis) for axis in met)
+    return Native(lambda operands: define_outputs(extents, spans, flag, zero, operands))
 
 
 @intrinsic
@@ -127,15 +173,16 @@ def call_outputs(
     kernel_apart: Any,
     kernel_pitch: Any,
     kernel_step: Any,
+    fresh: Any,
 ) -> Any:
-    """Call a tile. For all kh and kw in order, in every lane:
+    """Call a tile, with sums that start from zero where they are fresh. For all kh and kw in order, in every lane:
 
     sums[c * sums_apart + oh * sums_pitch + ow * L] += x[kh * pitch + kw * step + oh * row_pitch + ow * column_step] *
     kernel[c * kernel_apart + kh * kernel_pitch + kw * kernel_step]
 
     of L lanes, where `kernel` is an address.
     """
-    operands = (x, types.intp, sums, *(types.intp,) * 11)
+    operands = (x, types.intp, sums, *(types.intp,) * 12)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         call_address(builder, args[0], data(context, builder, operands, args[1:]))
