@@ -394,3 +394,6 @@ def test_the_readmes_tables_are_those_of_the_committed_figures():
     machine = {"processor": "a", "threads": 2, "libraries": {}}
     section = module["peers"]({"machine": machine, "rounds": 3, "classes": {"all": layers}})
     assert section.endswith("\n| all | 3 | 2.00 (1.00) | - | 4.00 (4.00) | 1.73 (1.50) |")
+    layers = {"a": {"flops": 8e12, "numconv": 4.0, "torch": 2.0}, "b": {"flops": 6e12, "numconv": 2.0, "torch": 4.0}}
+    section = module["on_gpu"]({"machine": {"device": "a", "torch": "2"}, "batches": {"32": {"all": layers}}})
+    assert section.endswith("\n| all | 32 | 2.0 to 3.0 | 1.00 (0.50) | - | - |")

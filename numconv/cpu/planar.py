@@ -71,7 +71,7 @@ LONGEST_ROW, LEAST_LEFT_OUT = 14, 0.05
 # those after which a multiply-add's result is there for the next.
 GATHERING, TILE_START, ROW_START, STORING, LATENCY = 6, 100, 16, 20, 4
 # Share of the FMA peak that the cycles of `_busiest` were measured to run at.
-EFFICIENCY = 0.7
+EFFICIENCY = 0.8
 
 
 class Choice(NamedTuple):
