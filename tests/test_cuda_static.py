@@ -183,6 +183,7 @@ class Driver:
 
     def __init__(self):
         self.launches, self.Stream, self.context = [], types.SimpleNamespace(from_handle=lambda handle: handle), 7
+        self.made, self.current = 0, None
 
     def LaunchConfig(self, grid, block):  # noqa: N802
         return grid, block
@@ -190,17 +191,29 @@ class Driver:
     def launch(self, *arguments):
         self.launches.append(arguments)
 
+    def Device(self):  # noqa: N802
+        self.made += 1
+        return self
+
+    def set_current(self):
+        self.current = self.context
+
+    def allocate(self, size, stream):
+        assert self.current == self.context
+        return types.SimpleNamespace(handle=4096, size=size, stream=stream)
+
 
 @pytest.fixture
 def driver(monkeypatch):
     found = Driver()
-    for cached in (kernels._core_stream, kernels._configuration):
-        cached.cache_clear()
+    cached = (kernels._core_stream, kernels._configuration, kernels._core_device)
+    for one in cached:
+        one.cache_clear()
     monkeypatch.setattr(kernels, "_core", lambda: found)
     monkeypatch.setattr(kernels, "current", lambda: found.context)
     yield found
-    for cached in (kernels._core_stream, kernels._configuration):
-        cached.cache_clear()
+    for one in cached:
+        one.cache_clear()
 
 
 def test_a_launch_gives_the_driver_what_numba_would(driver, monkeypatch):
@@ -224,6 +237,17 @@ def test_a_launch_gives_the_driver_what_numba_would(driver, monkeypatch):
     assert compiled[0] == [np.dtype(np.float32), np.dtype(np.float64), int, 2]
     assert kernels._numba_type(2) == numba.types.UniTuple(numba.types.int64, 2)
     assert str(kernels._numba_type(np.dtype(bool))) == "array(bool, 1d, C)"
+
+
+def test_temporaries_are_of_the_pool_of_their_context_in_the_order_of_their_stream(driver):
+    first, second = (kernels.allocate(6, np.float32, stream) for stream in (0, ptx_device.Stream(99)))
+    assert [(one.owner.size, one.owner.stream) for one in (first, second)] == [(24, 0), (24, 99)]
+    assert (first.pointer, first.size, first.dtype, first.nbytes) == (4096, 6, np.float32, 24)
+    assert driver.made == 1
+    driver.context = 8
+    # Of no elements, a byte: no pool has less.
+    assert kernels.allocate(0, np.float64, None).owner.size == 1
+    assert (driver.made, driver.current) == (2, 8)
 
 
 def test_the_interpreter_would_see_a_kernel_that_does_not_unroll():
