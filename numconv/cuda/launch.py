@@ -98,7 +98,7 @@ def stream_of(stream: Any, x: DeviceArray) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _of_handle(handle: int) -> Any:
-    """Numba's stream of a handle: the same each time, since numba keeps the launches that it was asked for by it."""
+    """Numba's stream of a handle: the same each time, since what is made of it for launches is kept by it."""
     # The interface's numbers of the two default streams.
     named = {1: cuda.legacy_default_stream, 2: cuda.per_thread_default_stream}.get(handle)
     return cuda.external_stream(handle) if named is None else named()
