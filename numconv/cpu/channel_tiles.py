@@ -20,6 +20,7 @@ from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks, skips_taps
+from .operands import meets
 from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
@@ -118,9 +119,7 @@ def left_out(problem: Problem, columns: int) -> Ends:
     last = first + (-(-width // columns) - 1) * columns + (-(-columns // run) - 1) * run
 
     def skips(pixels: Array) -> Skips:
-        shifts = problem.dilation[-1] * np.arange(taps)[:, None] - problem.padding[-1][0]
-        places = pixels * problem.stride[-1] + shifts
-        found = map(np.flatnonzero, (places >= 0) & (places < problem.spatial[-1]) & (pixels < width))
+        found = map(np.flatnonzero, meets(problem, -1, pixels) & (pixels < width))
         return tuple((int(some[0]), run - 1 - int(some[-1])) if some.size else (run, 0) for some in found)
 
     # Rows of one run or two have none within.

@@ -1,4 +1,4 @@
-"""What methods do alike: three spatial axes, the bias, scratch for each thread, and the refusals that many share."""
+"""What methods do alike: three spatial axes, where taps meet the input, the bias, scratch for each thread, refusals."""
 
 from __future__ import annotations
 
@@ -93,3 +93,11 @@ def best_that_fits(
     """The cheapest choice, the first of equals, of those whose scratch is allowed; none is: that of least scratch."""
     best = sorted(choices, key=cost)
     return next((choice for choice in best if scratch(choice) <= allowed), None) or min(best, key=scratch)
+
+
+def meets(problem: Problem, axis: int, outputs: Array) -> Array:
+    """For each tap on an axis, whether it meets the input, not the padding, at each of these outputs."""
+    shifts = problem.dilation[axis] * np.arange(problem.kernel[axis])[:, None] - problem.padding[axis][0]
+    places = outputs * problem.stride[axis] + shifts
+    found: Array = (places >= 0) & (places < problem.spatial[axis])
+    return found

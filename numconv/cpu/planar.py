@@ -34,6 +34,7 @@ from .operands import (
     best_that_fits,
     biases,
     interleaved,
+    meets,
     no_room,
     no_vectors,
     padded_axes,
@@ -227,14 +228,12 @@ def _met(problem: Problem, choice: Choice) -> Met:
     """
     if not choice.planes or problem.padding_mode != "zeros":
         return EVERYTHING
-    whole = (choice.kernel_rows, choice.kernel_columns) == problem.kernel[1:]
-    whole = (
-        whole
-        and math.prod(problem.kernel) <= min(problem.segments)
-        and _tile(problem, 1)[1:] == problem.out_spatial[1:]
-    )
+    whole_piece = (choice.kernel_rows, choice.kernel_columns) == problem.kernel[1:]
+    whole_piece = whole_piece and math.prod(problem.kernel) <= min(problem.segments)
+    if not whole_piece or _tile(problem, 1)[1:] != problem.out_spatial[1:]:
+        return EVERYTHING
     # Steps of one vector, known to the tile, leave it registers for the addresses of each column.
-    if not whole or (problem.stride[-1], problem.dilation[-1]) != (1, 1) or problem.kernel[-1] > LONGEST_ROW:
+    if (problem.stride[-1], problem.dilation[-1]) != (1, 1) or problem.kernel[-1] > LONGEST_ROW:
         return EVERYTHING
     met = _spans(problem, 1), _spans(problem, 2)
     return met if _share(problem, met) <= 1 - LEAST_LEFT_OUT else EVERYTHING
@@ -243,9 +242,7 @@ def _met(problem: Problem, choice: Choice) -> Met:
 @functools.lru_cache(maxsize=1024)
 def _spans(problem: Problem, axis: int) -> Spans:
     """Of each position of the kernel on an axis, the first output that meets it inside the input, and the end."""
-    outputs, positions = np.arange(problem.out_spatial[axis]), np.arange(problem.kernel[axis])[:, None]
-    places = outputs * problem.stride[axis] + positions * problem.dilation[axis] - problem.padding[axis][0]
-    inside = (places >= 0) & (places < problem.spatial[axis])
+    inside = meets(problem, axis, np.arange(problem.out_spatial[axis]))
     return tuple((int(row.argmax()), int(row.argmax() + row.sum())) for row in inside)
 
 

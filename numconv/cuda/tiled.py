@@ -1,9 +1,9 @@
 """Register tiles over a window in shared memory: the GPU's method for layers of many channels.
 
-The idea: a block holds 8192 outputs in the registers of 128 threads, 64 each, and reads every input of its window and
-every weight once for all of them [1]_; the next channel is on its way to shared memory while one is added up. Padding
-of any mode, stride, dilation and groups end where the window is filled. The kernel is in tile.py; it keeps the one
-order of summation.
+The idea: a block holds 8192 outputs in the registers of 128 threads, 64 each, or half as many where blocks are few, and
+reads every input of its window and every weight once for all of them [1]_; the next channel is on its way to shared
+memory while one is added up. Padding of any mode, stride, dilation and groups end where the window is filled. The
+kernel is in tile.py; it keeps the one order of summation.
 
 It wins wherever input and output channels are many enough to fill a tile.
 
