@@ -13,6 +13,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from .foreign import lies_on_gpu
 from .method import Array
 from .planner import Call, Options, Wish
 from .plans import execute
@@ -20,8 +21,6 @@ from .validate import as_array, canonical, cuda_number, integer, is_word
 
 P = ParamSpec("P")
 RTOL_KINDS = ("expected", "bound")
-# DLPack's number for a CUDA device.
-DLPACK_CUDA = 2
 
 
 def correlation(describe: Callable[P, Call | Array]) -> Callable[P, Array]:
@@ -88,14 +87,6 @@ def convolution(
     if boolean("conjugate", conjugate):
         weight = conjugated(weight)
     return Call(rank, x, weight, None if bias is None else as_array("bias", bias), options, wish, out)
-
-
-def lies_on_gpu(value: Any) -> bool:
-    """Whether it is an array on a CUDA device; says so without importing anything of CUDA."""
-    if hasattr(value, "__cuda_array_interface__"):
-        return True
-    place = getattr(value, "__dlpack_device__", None)
-    return place is not None and int(place()[0]) == DLPACK_CUDA
 
 
 def operand(name: str, value: Any) -> Any:

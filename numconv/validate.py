@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .foreign import lies_on_gpu
 from .problem import ACTIVATIONS, LAYOUTS, OVERFLOWS, PADDING_MODES, Array, Pairs, Problem, cross, shapes
 
 Dtype = np.dtype[Any]
@@ -186,7 +187,7 @@ def as_array(name: str, value: Any) -> Array:
             raise TypeError(
                 f"the {name} is a MaskedArray, but its mask would be lost: fill it first with its filled(0)"
             )
-        if hasattr(value, "__cuda_array_interface__"):
+        if lies_on_gpu(value):
             raise TypeError(
                 f"the {name} lies on a CUDA device, but this is computed on the CPU: copy it to the host first, or see"
                 f" conv2d, conv_transpose2d and their gradients, which run there"

@@ -159,7 +159,7 @@ def launcher(function, threads, resident):
 
 def install(monkeypatch):
     """Put the device under numba's API, and the interpreter under the package's kernels."""
-    from numconv.cuda import launch, loops, narrow, pack, place, strip, sums, tensor, tile
+    from numconv.cuda import blas, launch, loops, narrow, pack, place, strip, sums, tensor, tile
 
     monkeypatch.setattr(launch, "using", lambda device: Context())
     monkeypatch.setattr(place, "device_here", lambda: 0)
@@ -171,7 +171,7 @@ def install(monkeypatch):
             lambda size, dtype, stream: Memory.of(DeviceArray(np.full(max(1, size), 77, np.dtype(dtype)))),
         )
 
-    for module in (loops, narrow, pack, place, strip, sums, tensor, tile):
+    for module in (blas, loops, narrow, pack, place, strip, sums, tensor, tile):
         monkeypatch.setattr(module, "kernel", launcher)
         for name in [name for name in vars(module) if name.startswith("build")]:
             # What was built before belongs to a GPU, and what is built now to nobody afterwards.

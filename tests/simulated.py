@@ -18,7 +18,7 @@ from numba.cuda.simulator.cudadrv import devicearray, devices
 import numconv as nc
 from numconv.cuda import launch
 from numconv.cuda.arrays import device_array
-from numconv.cuda.arrays import on_device as on_device_of_any
+from numconv.foreign import lies_on_gpu
 from numconv.machine import gpu_machine, typical_gpu
 from numconv.methods import cuda_methods
 from numconv.testing import CASES, EDGES, Case, arrays, assert_matches, tolerance
@@ -275,7 +275,7 @@ def test_a_tensor_is_described_by_torchs_words_and_where_those_do_not_do_by_its_
     Tensor.__module__ = "torch"
     view = X[:, :, ::2, 1:]
     plain, other = Tensor(view), Tensor(view, conjugate=True)
-    assert on_device_of_any(plain)
+    assert lies_on_gpu(plain)
     found, asked = device_array("input", plain), device_array("input", other)
     assert (plain.asked, other.asked) == (0, 1)
     # Its interface names no stream.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.machinery
+import ctypes
+import functools
 import inspect
-import sys
-import types
 
 import pytest
 
@@ -17,8 +15,8 @@ import ptx_device
 from ptx_device import assert_same_bits, normal, there
 
 import numconv as nc
-from numconv.cuda import blas
-from numconv.testing import CASES, arrays, assert_matches
+from numconv.cuda import blas, cublas
+from numconv.testing import CASES, arrays
 
 FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
 X = normal(2, 4, 5, 6)
@@ -147,37 +145,74 @@ def test_the_gradient_by_the_bias_gives_the_cpus_bits(device, grad):
         assert_same_bits(function(there(np.asfortranarray(image))).copy_to_host(), function(image))
 
 
+class Library:
+    """What stands for cuBLAS: products of the host's memory, through addresses, column after column."""
+
+    def __init__(self):
+        self.streams, self.turned, self.status = [], [], 0
+        for name in ("cublasCreate_v2", "cublasSetStream_v2"):
+            # ctypes gives its functions their types as attributes.
+            setattr(self, name, lambda *arguments, name=name: self.told(name, *arguments))
+        self.cublasSgemmStridedBatched = lambda *arguments: self.product(np.float32, *arguments)
+        self.cublasDgemmStridedBatched = lambda *arguments: self.product(np.float64, *arguments)
+
+    def told(self, name, handle, *stream):
+        self.streams += stream
+        return self.status
+
+    def product(self, kind, handle, a, b, m, n, k, one, p, p1, p2, q, q1, q2, zero, r, r1, r2, count):
+        assert (one.value, zero.value, b) == (1, 0, 0)
+        self.turned.append(a)
+        left = columns(kind, p, (count, k, m) if a == 0 else (count, m, k), p2, p1)
+        right, result = columns(kind, q, (count, n, k), q2, q1), columns(kind, r, (count, n, m), r2, r1)
+        np.matmul(right, left if a == 0 else left.swapaxes(1, 2), out=result)
+        return 0
+
+
+def columns(kind, address, shape, step, pitch):
+    """Matrices that lie column after column, each column as a row."""
+    size = np.dtype(kind).itemsize
+    assert pitch >= shape[2]
+    last = (shape[0] - 1) * step + (shape[1] - 1) * pitch + shape[2]
+    memory = np.frombuffer((ctypes.c_char * (last * size)).from_address(address), kind)
+    return np.lib.stride_tricks.as_strided(memory, shape, (step * size, pitch * size, size))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", [CASES["1x1 groups"], CASES["1-D 1x1"]], ids=lambda case: case.name)
-def test_cublas_is_asked_by_cupy_where_that_is_installed(device, monkeypatch, case):
-    """A stand-in for CuPy, which is NumPy on the interpreter's memory."""
-    problem = case.problem(np.float32)
+def test_cublas_is_asked_where_it_is_installed(device, monkeypatch, case, dtype):
+    problem = case.problem(dtype)
     x, weight, bias = data = arrays(problem)
-    options = {**case.options, "method": "blas"}
+    options = {**case.options, "method": "blas", "activation": "relu"}
     function = FUNCTIONS[problem.rank]
-    with pytest.raises(ValueError, match="CuPy, which leads to cuBLAS, is not installed: pip install cupy-cuda13x"):
+    with pytest.raises(ValueError, match="cuBLAS is not installed: pip install 'cuda-toolkit"):
         function(there(x), there(weight), there(bias), **options)
 
-    def view(array):
-        return np.asarray(types.SimpleNamespace(__array_interface__=dict(array.__cuda_array_interface__), keep=array))
-
-    streams = []
-    stand_in = types.ModuleType("cupy", "A stand-in.")
-    stand_in.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
-    stand_in.asarray, stand_in.array = view, lambda array, dtype: np.array(array, dtype)
-    stand_in.matmul, stand_in.maximum = np.matmul, np.maximum
-    stand_in.cuda = types.SimpleNamespace(Stream=types.SimpleNamespace(null=contextlib.nullcontext()))
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    library = Library()
+    for module in (blas, cublas):
+        monkeypatch.setattr(module, "library", lambda: library)
+    monkeypatch.setattr(cublas, "current", lambda: 0)
+    monkeypatch.setattr(cublas, "_products", functools.cache(cublas._products.__wrapped__))
+    expected = FUNCTIONS[problem.rank](*data, **case.options, activation="relu")
+    allowed = 2 * blas.error_bound(problem) * np.abs(x).max() * np.abs(weight).sum(axis=1).max()
     # Rows that do not lie one behind another, and a weight turned round.
     apart = ptx_device.DeviceArray(np.repeat(x, 2, axis=-1)[..., ::2])
     found = function(apart, ptx_device.DeviceArray(weight[::-1].copy()[::-1]), there(bias), **options)
-    assert_matches(problem, found.copy_to_host(), 2 * blas.error_bound(problem), *data)
-    used = types.SimpleNamespace(from_external=lambda stream: streams.append(stream) or contextlib.nullcontext())
-    stand_in.cuda = types.SimpleNamespace(Stream=used)
+    np.testing.assert_allclose(found.copy_to_host(), expected, atol=allowed)
+    # Without a bias, channels last.
+    last = {**options, "layout": "NHWC"}
+    found_last = function(there(np.moveaxis(x, 1, -1).copy()), there(weight), **last).copy_to_host()
+    plain = FUNCTIONS[problem.rank](x, weight, **case.options, activation="relu")
+    np.testing.assert_allclose(np.moveaxis(found_last, -1, 1), plain, atol=allowed)
+    assert set(library.turned) == {0, 1}
     side = ptx_device.Stream(99)
     layer = nc.plan(x.shape, weight, bias, **options, device="cuda")
     assert_same_bits(layer(there(x), stream=side).copy_to_host(), found.copy_to_host())
-    assert streams == [side]
+    assert library.streams[-1] == 99
     assert_same_bits(layer(x), found.copy_to_host())
     assert layer.prepared_bytes >= weight.nbytes
     with pytest.raises(ValueError, match="reproducible=True excludes"):
         function(there(x), there(weight), there(bias), **options, reproducible=True)
+    library.status = 13
+    with pytest.raises(RuntimeError, match="status 13: leave it out by method='matmul'"):
+        layer(there(x))

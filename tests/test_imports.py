@@ -42,6 +42,7 @@ PARTS = {
     "cuda.pack",
     "cuda.arrays",
     "cuda.kernels",
+    "cuda.cublas",
     "cuda.driver",
 }
 
@@ -102,7 +103,8 @@ FLOORS = (
     {"cpu.toom_cook"},
     {"method"},
     {"validate"},
-    {"cuda.kernels"},
+    {"foreign"},
+    {"cuda.kernels", "cuda.cublas"},
     {"cuda.driver"},
     {"jit"},
     {"aligned"},

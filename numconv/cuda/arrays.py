@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ..foreign import library_of
 from ..problem import Problem
 from .driver import cuda
 from .kernels import Memory
 
-DLPACK_CUDA = 2
 # How a caller's library takes the memory of an array by its interface.
 MAKERS = {"cupy": "asarray", "torch": "as_tensor"}
 
@@ -135,22 +135,11 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def on_device(value: object) -> bool:
-    """Whether a value, which is no np.ndarray, is an array on a CUDA device."""
-    if _library(value) == "torch":
-        # Its interface takes long to ask for.
-        return bool(getattr(value, "is_cuda", False))
-    if hasattr(value, "__cuda_array_interface__"):
-        return True
-    place = getattr(value, "__dlpack_device__", None)
-    return place is not None and int(place()[0]) == DLPACK_CUDA
-
-
 def device_array(name: str, value: Any) -> DeviceArray:
-    """The description of a value for which `on_device` holds."""
+    """The description of a value for which `lies_on_gpu` holds."""
     if isinstance(value, DeviceArray):
         return value
-    if _library(value) == "torch" and (found := _of_plain_tensor(value)):
+    if library_of(value) == "torch" and (found := _of_plain_tensor(value)):
         return found
     interface = getattr(value, "__cuda_array_interface__", None)
     if interface is None:
@@ -175,7 +164,7 @@ def device_array(name: str, value: Any) -> DeviceArray:
             f" byte order: convert it with astype"
         )
     device = _device_of(value)
-    if stream is None and _library(value) == "torch":
+    if stream is None and library_of(value) == "torch":
         # Its interface is of a version that names none.
         stream = _torch_stream(device)
     return DeviceArray(value, shape, dtype, strides, pointer, device, stream)
@@ -219,14 +208,9 @@ def integers(numbers: tuple[int, ...], device: int) -> Memory:
     return Memory.of(cuda.to_device(np.array(numbers, np.int64)))
 
 
-def _library(value: Any) -> str:
-    """The package that an array is of."""
-    return type(value).__module__.partition(".")[0]
-
-
 def as_callers(like: Any, result: Any) -> Any:
     """The result in the type of the caller's array where its library takes foreign memory, else numba's."""
-    library = _library(like)
+    library = library_of(like)
     maker = MAKERS.get(library)
     return result if maker is None else getattr(sys.modules[library], maker)(result)
 
@@ -236,7 +220,7 @@ def new_like(like: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any], st
 
     Where the stream is the library's `own`, its pool has memory at once, which the driver takes 0.1 ms to find.
     """
-    library = _library(like.source)
+    library = library_of(like.source)
     if own and library in ALLOCATORS:
         array, pointer = ALLOCATORS[library](sys.modules[library], like.source, shape, dtype)
     else:

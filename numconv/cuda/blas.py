@@ -1,9 +1,9 @@
-"""The 1x1 correlation by cuBLAS, where CuPy brings it.
+"""The 1x1 correlation by cuBLAS, where that is installed.
 
 The idea: with a kernel of one tap, an image is one product of (out_channels, in_channels) by (in_channels, pixels)
-[1]_, which CuPy's matmul hands to cuBLAS on views of our arrays. It leaves the order of summation to cuBLAS, so
+[1]_, and all images are one call of cuBLAS, on the arrays as they lie. It leaves the order of summation to cuBLAS, so
 `reproducible=True` excludes it; `matmul` is ours, and keeps it. float32 stays float32: TF32 is off unless the
-environment asks CuPy for it.
+environment asks cuBLAS for it.
 
 It wins on 1x1 layers of many channels.
 
@@ -12,9 +12,10 @@ It wins on 1x1 layers of many channels.
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
-from typing import Any, NamedTuple
+import functools
+from typing import Any
+
+import numpy as np
 
 from ..accuracy import any_order_bound, any_order_expected
 from ..machine import Machine
@@ -22,6 +23,9 @@ from ..method import Work
 from ..problem import Problem
 from . import pack, tiling
 from .arrays import DeviceArray
+from .cublas import AS_IT_LIES, TURNED, library, products
+from .driver import cuda
+from .kernels import Memory, kernel
 
 NAME = "blas"
 REPRODUCIBLE = False
@@ -29,24 +33,14 @@ NEEDS_RTOL = False
 STRIDED_OUT = False
 GROUPS_APART = False
 
+THREADS = 128
 # Of the peak at the driver's clock, measured on an H100 with the 1x1 layers of a ResNet.
 EFFICIENCY = 0.45
-# Kernels of a launch: the product, the bias, the activation.
-KERNELS = 3
+# The largest step that the library's numbers of 32 bits hold.
+MOST = 2**31 - 1
 
+Prepared = pack.Prepared
 error_bound, expected_error = any_order_bound, any_order_expected
-
-
-class Prepared(NamedTuple):
-    """CuPy's arrays: weight (groups, output channels, input channels per group); bias (out_channels, 1) or None."""
-
-    weight: Any
-    bias: Any
-
-    @property
-    def nbytes(self) -> int:
-        """What it takes on the device."""
-        return int(self.weight.nbytes) + (0 if self.bias is None else int(self.bias.nbytes))
 
 
 def why_not(problem: Problem, machine: Machine) -> str | None:
@@ -54,14 +48,15 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return reason
     if not problem.in_channels:
         return "there are no input channels, and so no product"
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy, which leads to cuBLAS, is not installed: pip install cupy-cuda13x (or cupy-cuda12x)"
+    if library() is None:
+        return "cuBLAS is not installed: pip install 'cuda-toolkit[cublas]'; torch and CuPy bring it along"
     return None
 
 
 def work(problem: Problem, machine: Machine) -> Work:
     rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
-    return Work(problem.flops, rate, problem.bytes, KERNELS * machine.launch, 0.0)
+    launches = 1 + _finishes(problem)
+    return Work(problem.flops, rate, problem.bytes * launches, launches * machine.launch, 0.0)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
@@ -69,43 +64,72 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
 
 
 def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> Prepared:
-    import cupy
-
-    kind, groups = problem.accumulator, problem.groups
-    held = cupy.array(_there(cupy, weight), kind).reshape(groups, problem.out_channels // groups, problem.taps)
-    return Prepared(held, None if bias is None else cupy.array(_there(cupy, bias), kind).reshape(-1, 1))
+    places = (problem.out_channels, problem.pixels, int(problem.activation == "relu"))
+    return pack.prepare(problem, weight, bias, 1, 1, places)
 
 
 def run(
     problem: Problem, machine: Machine, prepared: Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
 ) -> None:
-    import cupy
-
-    groups, pixels = problem.groups, problem.pixels
+    pixels, groups, batch = problem.pixels, problem.groups, problem.batch
+    inputs, channels = problem.in_channels // groups, problem.out_channels // groups
     row = pack.in_a_row(problem, x, stream)
-    with _stream(cupy, stream):
-        result = cupy.asarray(out).reshape(problem.batch, problem.out_channels, pixels)
-        if groups == 1:
-            # Of two axes and three: CuPy's matmul goes through others for more.
-            cupy.matmul(prepared.weight[0], _there(cupy, row), out=result)
-        else:
-            products = result.reshape(problem.batch, groups, problem.out_channels // groups, pixels)
-            cupy.matmul(prepared.weight, _there(cupy, row.split(1, groups)), out=products)
-        if prepared.bias is not None:
-            result += prepared.bias
-        if problem.activation == "relu":
-            cupy.maximum(result, 0, out=result)
+    if (found := _matrix(row)) is None:
+        row = pack.in_a_row(problem, pack.contiguous(problem, x, stream), stream)
+        found = AS_IT_LIES, pixels
+    turned, step = found
+    (image, channel), itemsize = row.strides[:2], problem.accumulator.itemsize
+    result, weights = Memory.of(out).pointer, prepared.weight.pointer
+    handle = int(stream.handle) if stream else 0
+    # In the library's terms, an image is (pixels, channels), the weights (inputs, outputs), for all images alike.
+    for group in range(groups):
+        products().multiply(
+            problem.accumulator,
+            (pixels, channels, inputs),
+            turned,
+            (row.pointer + group * inputs * channel * itemsize, step, image),
+            (weights + group * channels * inputs * itemsize, inputs, 0),
+            (result + group * channels * pixels * itemsize, pixels, problem.out_channels * pixels),
+            batch,
+            handle,
+        )
+    if _finishes(problem):
+        blocks = -(-pixels // THREADS) * batch * problem.out_channels
+        build()[blocks, THREADS, stream or 0](out, prepared.bias, prepared.places)
 
 
-def _there(cupy: Any, array: DeviceArray) -> Any:
-    """CuPy's view of an array, which waits for no stream: what it must wait for is done, or on the same one."""
-    return cupy.asarray(dataclasses.replace(array, stream=None))
+def _matrix(row: DeviceArray) -> tuple[int, int] | None:
+    """(whether the library takes an image of (channels, pixels) turned over, elements from one of its columns to the
+    next), or None where neither axis lies together.
+    """
+    (channels, pixels), (channel, pixel) = row.shape[1:], row.strides[1:]
+    if pixel == 1 or pixels == 1:
+        step = pixels if channels == 1 else channel
+        return (AS_IT_LIES, step) if pixels <= step <= MOST else None
+    return (TURNED, pixel) if channel == 1 and channels <= pixel <= MOST else None
 
 
-def _stream(cupy: Any, stream: Any) -> Any:
-    """CuPy's stream for numba's, or for 0."""
-    if not stream:
-        return cupy.cuda.Stream.null
-    # Versions before 14 know streams by their handles alone.
-    from_external = getattr(cupy.cuda.Stream, "from_external", None)
-    return cupy.cuda.ExternalStream(int(stream)) if from_external is None else from_external(stream)
+def _finishes(problem: Problem) -> bool:
+    """Whether a bias or an activation comes after the products."""
+    return problem.has_bias or problem.activation is not None
+
+
+@functools.cache
+def build() -> Any:
+    """The kernel."""
+
+    def finish(out, bias, places):  # type: ignore[no-untyped-def]
+        """out[n, co, pixel] += bias[co], then at least 0 if places (out_channels, pixels, relu) say so."""
+        channels, pixels = np.uint32(places[0]), np.uint32(places[1])
+        parts = np.uint32((pixels + np.uint32(THREADS - 1)) // np.uint32(THREADS))
+        block = np.uint32(cuda.blockIdx.x)
+        plane = np.uint32(block // parts)
+        pixel = np.uint32(np.uint32(block - plane * parts) * np.uint32(THREADS) + np.uint32(cuda.threadIdx.x))
+        if pixel < pixels:
+            at = np.int64(plane) * np.int64(pixels) + np.int64(pixel)
+            total = out[at] + bias[np.uint32(plane % channels)]
+            if places[2] != 0 and total < out.dtype.type(0):
+                total = out.dtype.type(0)
+            out[at] = total
+
+    return kernel(finish, THREADS, 1)

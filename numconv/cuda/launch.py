@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from ..foreign import lies_on_gpu
 from ..machine import GPUS, Gpu, Machine
 from ..method import Array
 from ..problem import Problem
 from ..validate import cuda_number, refuse
-from .arrays import DeviceArray, device_array, new_like, on_device, row_major
+from .arrays import DeviceArray, device_array, new_like, row_major
 from .driver import EXTRA, cuda, using
 from .narrow import narrowed
 from .place import new, place
@@ -160,7 +161,7 @@ class Held:
     @staticmethod
     def described(x: Any) -> DeviceArray | None:
         """A device array as `run` takes it; None for any other input."""
-        return device_array("input", x) if type(x) is not np.ndarray and on_device(x) else None
+        return device_array("input", x) if type(x) is not np.ndarray and lies_on_gpu(x) else None
 
     def run(self, x: Any, out: Any, stream: Any) -> Any:
         """The result of one call, in the type of the input: one launch for a device array."""
@@ -255,7 +256,7 @@ def _pinned(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def check_out(out: Any, x: DeviceArray, shape: tuple[int, ...], problem: Problem) -> DeviceArray:
     """The description of `out`, if it can take the result."""
-    if isinstance(out, np.ndarray) or not on_device(out):
+    if isinstance(out, np.ndarray) or not lies_on_gpu(out):
         refuse(
             TypeError, f"out is a {type(out).__name__}, but the input lies on a CUDA device: pass one there", problem
         )
