@@ -22,6 +22,6 @@ def methods() -> tuple[Method, ...]:
 @functools.cache
 def cuda_methods() -> tuple[Method, ...]:
     """The table of a GPU."""
-    from .cuda import blas, depthwise, loops, matmul, tensor, tiled
+    from .cuda import blas, depthwise, loops, matmul, tensor, tiled, wide
 
-    return (matmul, blas, depthwise, tensor, tiled, loops)
+    return (matmul, blas, depthwise, tensor, tiled, wide, loops)

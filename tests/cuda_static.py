@@ -19,7 +19,7 @@ import numpy as np
 import ptx_device
 from numba import float32, float64, int32, int64, types
 
-from numconv.cuda import strip, strip_geometry, tile, tiling
+from numconv.cuda import strip, strip_geometry, tile, tiling, wide_geometry, wide_tile
 from numconv.testing import Case
 
 FIGURES = Path(__file__).with_name("cuda_static.json")
@@ -56,6 +56,15 @@ DOUBLES = {
 }
 
 
+# Gradients by the weights, as tiles of so many sums a thread, channels by columns.
+WIDE = {
+    f"{'float64 ' if itemsize == 8 else ''}gradient of {rows}x{columns} sums": (itemsize, (rows, columns))
+    for itemsize, sums in ((4, wide_geometry.SUMS), (8, wide_geometry.SUMS_OF_DOUBLES))
+    for rows, columns in sums
+}
+GRADIENT = Case("", (1, 32, 64, 58, 58), (64, 32, 1, 56, 56))
+
+
 def flat(dtype):
     return types.Array(dtype, 1, "C")
 
@@ -68,6 +77,11 @@ def signature(real, weight):
 def loops_signature():
     """x, weight, bias; depth, height, width, places; out; start and strides."""
     return types.void(*map(flat, (float32, float32, float32, int32, int32, int32, int32, float32)), *[int64] * 6)
+
+
+def wide_signature(real):
+    """x, weight, bias, out; depth, height, width, places; segments, planes, steps, start and strides."""
+    return types.void(*map(flat, (real, real, real, real, int32, int32, int32, int32)), *[int64] * 10)
 
 
 def tool(name):
@@ -151,8 +165,20 @@ def tile_of(problem, pixels=None):
     return found if pixels is None else dataclasses.replace(found, pixels=pixels)
 
 
+def wide_of(itemsize, sums):
+    """The tile of so many sums a thread that takes least time for a gradient on one multiprocessor."""
+    problem = GRADIENT.problem(np.float32 if itemsize == 4 else np.float64)
+    found = [one for one in wide_geometry.geometries(problem) if (one.rows, one.columns) == sums and one.groups == 8]
+    return max(found, key=lambda one: one.planes)
+
+
 def kernel_of(layer):
     """(function, signature, threads, resident blocks) of a named layer's kernel."""
+    if layer in WIDE:
+        itemsize, sums = WIDE[layer]
+        kernel = wide_tile.build(wide_of(itemsize, sums))
+        real = float32 if itemsize == 4 else float64
+        return kernel.py_func, wide_signature(real), tiling.THREADS, wide_of(itemsize, sums).resident
     case, dtype, real = {**LAYERS, **STRIPS, **DOUBLES, **FEW_PIXELS}[layer], np.float32, float32
     if layer in DOUBLES:
         dtype, real = np.float64, float64
@@ -172,7 +198,7 @@ def measure():
     for cc in GATED:
         found[f"{cc[0]}.{cc[1]}"] = {
             layer: figures(ptx_device.compile_ptx(*kernel_of(layer), cc), cc)
-            for layer in (*LAYERS, *STRIPS, *DOUBLES, *FEW_PIXELS)
+            for layer in (*LAYERS, *STRIPS, *DOUBLES, *FEW_PIXELS, *WIDE)
         }
     return found
 

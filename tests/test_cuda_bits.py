@@ -50,11 +50,23 @@ DEPTHWISE = (
     Case("constant", (2, 5, 9, 20), (5, 1, 3, 3), {**CONSTANT, "padding_value": 3, "groups": 5}),
     Case("slices", (1, 2, 3, 5, 6), (2, 1, 1, 3, 3), {"groups": 2, "padding": 1, "stride": (2, 1, 1)}, bias=True),
 )
+WIDE = (
+    Case("slices", (1, 3, 9, 8, 9), (11, 3, 1, 7, 8), {"padding": (0, 1, 1), "activation": "relu"}, bias=True),
+    Case("slices stride", (1, 2, 5, 9, 12), (3, 2, 1, 4, 5), {"stride": (2, 1, 2), "dilation": (1, 2, 1)}, bias=True),
+    Case("images", (3, 2, 9, 12), (5, 2, 8, 9), {"padding": ((1, 0), (2, 1)), "stride": (1, 2)}, bias=True),
+    Case("groups", (2, 6, 9, 9), (4, 3, 3, 4), {"groups": 2, "dilation": 2, "padding": 1, "padding_mode": "reflect"}),
+    Case("volume", (1, 2, 3, 6, 7), (3, 2, 2, 5, 6), {"padding": 1, "dilation": (2, 1, 1)}, bias=True),
+    Case("volumes", (2, 1, 4, 5, 6), (3, 1, 3, 4, 5), {"padding": (1, 0, 0)}),
+    Case("line", (2, 3, 40), (5, 3, 35), {"padding": 2, "padding_mode": "circular"}, bias=True),
+    Case("constant", (2, 3, 6, 7), (3, 3, 5, 6), {**CONSTANT, "padding_value": -2}, bias=True),
+)
 # Where sums start afresh, every 36 products instead of 8192: tiled in rounds of stores, loops by its two counters.
 SEGMENT = 36
 SEGMENTS = (
     ("tiled", Case("segments", (1, 21, 2, 3), (3, 21, 2, 2), {"padding": 1}, bias=True)),
     ("matmul", Case("segments 1x1", (2, 75, 1, 2), (3, 75, 1, 1), {"activation": "relu"}, bias=True)),
+    ("wide", Case("segments wide", (2, 7, 4, 6), (9, 7, 3, 4), {"padding": 1, "activation": "relu"}, bias=True)),
+    ("wide", Case("segments of rows", (2, 2, 9, 11), (3, 2, 7, 8), {"stride": 2}, bias=True)),
     ("loops", Case("segments by channel", (1, 21, 4, 5), (3, 21, 2, 2), bias=True)),
     ("loops", Case("segments by row", (1, 2, 9, 11), (1, 2, 7, 8), {"stride": 2})),
 )
@@ -64,6 +76,7 @@ DOUBLES = (
     ("tiled", Case("3x3", (1, 3, 5, 9), (9, 3, 3, 3), {"padding": 1, "padding_mode": "constant", "padding_value": 3})),
     ("tiled", Case("stride", (1, 2, 7, 20), (3, 2, 2, 5), {"stride": 2, "activation": "relu"}, bias=True)),
     ("matmul", Case("1x1", (2, 5, 4, 5), (11, 5, 1, 1), bias=True)),
+    ("wide", Case("images", (3, 2, 6, 7), (5, 2, 5, 6), {"padding": 1}, bias=True)),
     ("depthwise", Case("phases", (1, 1, 11, 20), (1, 1, 2, 3), {"stride": 2, "padding": 1})),
 )
 DTYPES = ("bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "float64", "complex64")
@@ -94,6 +107,8 @@ def cases():
         yield pytest.param("tiled", case, id=f"tiled {case.name}")
     for case in DEPTHWISE:
         yield pytest.param("depthwise", case, id=f"depthwise {case.name}")
+    for case in WIDE:
+        yield pytest.param("wide", case, id=f"wide {case.name}")
     for case in MATMUL:
         yield pytest.param("matmul", case, id=f"matmul {case.name}")
 

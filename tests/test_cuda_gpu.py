@@ -139,6 +139,18 @@ def test_an_image_stack_larger_than_a_chunk_goes_there_and_back():
     assert nc.conv2d(x, weight, padding=1, device="cuda").tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("case", RESNET50, ids=lambda case: case.name)
+def test_gradients_by_the_weights_of_networks_give_the_cpus_bits(case, batch):
+    x, weight = random(batch, *case.x_shape[1:]), case.weight_shape
+    grad = random(batch, *case.problem(np.float32).out_shape[1:])
+    expected = nc.conv2d_weight(x, weight, grad, **case.options, reproducible=True)
+    there = cuda.to_device(x), weight, cuda.to_device(grad)
+    for method in ("auto", "wide"):
+        found = nc.conv2d_weight(*there, **case.options, reproducible=True, method=method)
+        assert found.copy_to_host().tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("case", RESNET50 + FILTERS, ids=lambda case: case.name)
 def test_layers_of_networks_give_the_cpus_bits(case):
     problem = case.problem(np.float32)

@@ -26,6 +26,10 @@ from numconv.machine import gpu_machine, typical_gpu
 from numconv.testing import Case, arrays
 
 needs_tools = pytest.mark.skipif(not cuda_static.tools(), reason="ptxas and nvdisasm are not installed: cuda-test")
+# Each tap of fewer sums takes as many instructions to fetch: they are for few outputs, which would leave a GPU idle.
+THREE_BLOCKS = ((4, (8, 8)), (8, (4, 4)))
+WIDE_SHARES = {(4, (8, 8)): 0.75, (4, (8, 4)): 0.70, (4, (4, 4)): 0.60, (4, (4, 2)): 0.45,
+               (8, (4, 4)): 0.55, (8, (4, 2)): 0.45}  # fmt: skip
 KEPT = json.loads(cuda_static.FIGURES.read_text())
 
 
@@ -46,19 +50,23 @@ def assembled():
 @needs_tools
 @pytest.mark.parametrize("cc", cuda_static.GATED, ids=str)
 @pytest.mark.parametrize(
-    "layer", [*cuda_static.LAYERS, *cuda_static.STRIPS, *cuda_static.DOUBLES, *cuda_static.FEW_PIXELS]
+    "layer",
+    [*cuda_static.LAYERS, *cuda_static.STRIPS, *cuda_static.DOUBLES, *cuda_static.FEW_PIXELS, *cuda_static.WIDE],
 )
 def test_a_kernel_meets_the_bars_and_is_no_worse_than_it_was(assembled, layer, cc):
     now = assembled(layer, cc)
     assert now["stack"] == now["spills"] == now["local"] == 0
-    assert now["registers"] <= 128
-    assert now["occupancy"] >= 0.25
+    few = cuda_static.WIDE.get(layer) in THREE_BLOCKS
+    assert now["registers"] <= (168 if few else 128)
+    assert now["occupancy"] >= (0.18 if few else 0.25)
     if layer in cuda_static.LAYERS:
         assert now["share"] >= (0.85 if layer.startswith("1x1") else 0.90)
         stride_2 = layer.endswith("stride 2")
         assert now["bytes per flop"] <= (0.75 if stride_2 else 0.50 if layer.startswith("1x1") else 0.36)
     elif layer in cuda_static.FEW_PIXELS:
         assert now["share"] >= (0.80 if layer.startswith("1x1") else 0.88)
+    elif layer in cuda_static.WIDE:
+        assert now["share"] >= WIDE_SHARES[cuda_static.WIDE[layer]]
     elif layer in ("filter 7x7", "filter 11x11"):
         assert now["share"] >= 0.90
     if KEPT["toolkit"] == cuda_static.toolkit():

@@ -74,16 +74,30 @@ def prepare(
     chunk: int,
     places: tuple[int, ...],
     geometry: Any = None,
+    packed: Memory | None = None,
 ) -> Prepared:
-    """Pack weights by so many output channels, input channels padded to a multiple of `chunk`."""
+    """Pack weights by so many output channels, input channels padded to a multiple of `chunk`, unless they are."""
     channels, inner = problem.out_channels // problem.groups, problem.in_channels // problem.groups
     kernel_d, kernel_h, kernel_w = (1, 1, *problem.kernel)[-3:]
     volume = kernel_d * kernel_h * kernel_w
     blocks, padded = -(-channels // lanes), -(-inner // chunk) * chunk
     sizes = (problem.groups, channels, blocks, inner, padded, volume, lanes, kernel_h, kernel_w)
-    packed = _packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes)
+    if packed is None:
+        packed = _packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes)
     depth, height, width, numbers = _tables(problem, places, weight.device)
     return Prepared(packed, biases(problem, bias, weight.device), depth, height, width, numbers, geometry)
+
+
+def where_it_lies(problem: Problem, weight: DeviceArray) -> tuple[Memory, int, int] | None:
+    """Memory that holds the weights, and elements from one output channel to the next and from one input channel, where
+    kernels may read them in place: those of one call alone, whose taps of a channel lie side by side.
+    """
+    taps = zip(weight.shape[2:], weight.strides[2:], row_major(weight.shape[2:]), strict=True)
+    side_by_side = all(size == 1 or step == wanted for size, step, wanted in taps)
+    near = min(weight.strides) >= 0 and weight.span[0] < LIMIT
+    if not (weight.pooled and side_by_side and near and weight.dtype == problem.accumulator):
+        return None
+    return weight.flat(), weight.strides[0], weight.strides[1]
 
 
 @functools.lru_cache(maxsize=256)
