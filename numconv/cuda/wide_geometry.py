@@ -26,7 +26,7 @@ from .tiling import MAX_GRID, THREADS, floats_alone
 
 # Sums of a thread, channels by columns: fewer give a small problem more blocks. Blocks that fit a multiprocessor, for
 # which the compiler leaves 168 registers a thread, 128, 96 and 72; and how many of them may hold what is fetched, and
-# from where: with 40, 52 and 40 ptxas spilled, and of the others no more is asked than was tried.
+# from where: with 40, 56 and 40 ptxas spilled, and of the others no more is asked than was tried.
 SUMS = {(8, 8): (3, 36), (8, 4): (4, 48), (4, 4): (5, 36), (4, 2): (7, 24)}
 SUMS_OF_DOUBLES = {(4, 4): (3, 28), (4, 2): (4, 20)}
 # Of the threads, how many stand side by side along the channels.
