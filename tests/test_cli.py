@@ -264,7 +264,7 @@ def test_explain_in_a_terminal_is_a_table(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(["explain", "1x64x56x56", "64x64x1x1"]) == 0
     printed = capsys.readouterr().out
-    assert "→ matmul" in printed
+    assert "→ tiled" in printed
     assert "┃" in printed
 
 

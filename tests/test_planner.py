@@ -166,7 +166,8 @@ def test_candidates_of_one_that_refuses_have_no_time():
 
 def test_each_layer_gets_the_method_that_was_measured_faster():
     for shape, weight, name in (
-        ((1, 256, 14, 14), (1024, 256, 1, 1), "matmul"),
+        ((1, 2048, 7, 7), (512, 2048, 1, 1), "matmul"),
+        ((1, 64, 56, 56), (256, 64, 1, 1), "tiled"),
         ((1, 64, 56, 56), (64, 64, 3, 3), "tiled"),
         ((1, 1, 1024, 1024), (1, 1, 5, 5), "depthwise"),
     ):
@@ -174,7 +175,8 @@ def test_each_layer_gets_the_method_that_was_measured_faster():
 
 
 @pytest.mark.parametrize(
-    ("size", "ci", "co", "name"), [(56, 64, 256, "matmul"), (28, 128, 512, "matmul"), (7, 512, 2048, "tiled")]
+    ("size", "ci", "co", "name"),
+    [(56, 64, 256, "tiled"), (28, 128, 512, "tiled"), (7, 512, 2048, "tiled"), (1, 512, 1000, "matmul")],
 )
 def test_tiles_or_blas_for_1x1_by_the_size_of_the_map(size, ci, co, name):
     """Prepared, that is: packing the weights for one call takes longer than tiles gain."""

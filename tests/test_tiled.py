@@ -15,8 +15,9 @@ from golden import run
 from numconv import jit
 from numconv.cpu import loops, tiled
 from numconv.cpu.simd.tiles import tile
+from numconv.cpu.window import input_as_window
 from numconv.machine import machine
-from numconv.testing import CASES, EDGES, RESNET50, arrays
+from numconv.testing import CASES, EDGES, RESNET50, Case, arrays
 
 shapes = pytest.mark.usefixtures("shape")
 
@@ -55,7 +56,7 @@ def test_the_bits_of_real_layers_are_those_of_loops(case):
 @pytest.mark.parametrize("width", range(1, 40))
 def test_every_width_of_map_is_covered(width):
     for options in ({}, {"padding": 1}, {"stride": 2, "padding": 1}):
-        case = EDGES[1].__class__("map", (1, 2, 3, width + 2), (9, 2, 3, 3), options)
+        case = Case("map", (1, 2, 3, width + 2), (9, 2, 3, 3), options)
         problem = case.problem(np.float32)
         data = arrays(problem)
         assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
@@ -68,7 +69,7 @@ def test_every_width_of_map_is_covered(width):
 def test_pixels_at_the_ends_of_rows_leave_out_taps_of_zero_padding(kernel, options, special):
     for width, padding in itertools.product((1, 6, 9), [(2, 2), (3, 0), (0, 1)]):
         paddings = {"padding": ((1, 1), padding)}
-        case = EDGES[1].__class__("ends", (1, 2, 4, width + 12), (19, 2, *kernel), paddings | options)
+        case = Case("ends", (1, 2, 4, width + 12), (19, 2, *kernel), paddings | options)
         problem = case.problem(np.float32)
         x, weight, bias = arrays(problem)
         if special == "x":
@@ -86,7 +87,7 @@ def test_pixels_at_the_ends_of_rows_leave_out_taps_of_zero_padding(kernel, optio
 @pytest.mark.parametrize("channels", [5, 16, 41])
 def test_few_taps_go_straight_to_an_output_that_has_its_channels_last(channels, options):
     for width in (8, 14, 15, 23, 47):
-        case = EDGES[1].__class__("few", (2, 3, 5, 2 * width), (channels, 3, 3, 3), options)
+        case = Case("few", (2, 3, 5, 2 * width), (channels, 3, 3, 3), options)
         problem = dataclasses.replace(case.problem(np.float32), layout="NHWC")
         data, on = arrays(case.problem()), machine(2)
         expected = run(loops, case.problem(), on, *data)
@@ -99,13 +100,49 @@ def test_few_taps_go_straight_to_an_output_that_has_its_channels_last(channels, 
 
 
 @shapes
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("spatial", [(7, 7), (14, 14), (3, 5), (1, 23), (15, 15), (40, 20)], ids=str)
+def test_a_kernel_of_one_tap_gives_the_bits_of_loops_wherever_its_input_lies(spatial, dtype, threads):
+    """Contiguous, small planes are read where they lie, others through a window; few sums finish at once."""
+    on = machine(threads)
+    for channels in (4, 40):
+        case = Case("one tap", (2, 2 * channels, *spatial), (74, channels, 1, 1), {"groups": 2, "activation": "relu"})
+        problem = case.problem(dtype)
+        x, weight, bias = arrays(problem)
+        expected = run(loops, problem, on, x, weight, bias)
+        for given in (x, np.repeat(x, 2, axis=1)[:, ::2]):
+            assert_same_bits(run(tiled, problem, on, given, weight, bias), expected)
+
+
+def test_small_planes_alone_are_read_where_they_lie(monkeypatch):
+    """The last block of a row ends with it, so that no tile reads beyond: whatever its width."""
+    on, seen = machine(2), []
+    monkeypatch.setattr(tiled, "input_as_window", lambda *given: seen.append(given[0]) or input_as_window(*given))
+    chosen = tiled._choose
+    for size, columns, read in ((14, 196, True), (14, 84, True), (14, 83, False), (7, 49, True), (28, 196, False)):
+        problem = Case("one tap", (1, 3, size, size), (64, 3, 1, 1)).problem(np.float32).in_a_row
+        data = arrays(problem)
+        choice = tiled.Choice("channels", 1, columns, 64)
+        with only("channels"):
+            monkeypatch.setattr(tiled, "_choose", lambda problem, machine, shape, choice=choice: choice)
+            tiled._launch.cache_clear()
+            seen.clear()
+            found = run(tiled, problem, on, *data)
+            assert bool(seen) == read
+            monkeypatch.setattr(tiled, "_choose", chosen)
+        assert_same_bits(found, run(loops, problem, on, *data))
+    tiled._launch.cache_clear()
+
+
+@shapes
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_narrow_maps_of_many_rows_and_wide_kernels_are_covered(width):
     # The gradients by weights: the output is the kernel, and has its channels' rows one below the other.
     for height in (1, 3, 14, 17):
         for padding in (0, 1):
             x_shape = (1, 2, height + 8 - 2 * padding, width + 10 - 2 * padding)
-            case = EDGES[1].__class__("kernel", x_shape, (35, 2, 9, 11), {"padding": padding})
+            case = Case("kernel", x_shape, (35, 2, 9, 11), {"padding": padding})
             problem = case.problem(np.float32)
             data = arrays(problem)
             assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
@@ -142,7 +179,7 @@ def test_an_output_may_be_every_so_manieth_element(name, layout, steps):
     lambda w: np.repeat(w, 2, axis=3)[..., ::2],
 ])  # fmt: skip
 def test_weights_that_are_a_view_are_packed_as_their_copy_is(turn):
-    problem = EDGES[1].__class__("view", (1, 70, 6, 6), (140, 70, 5, 4)).problem(np.float32)
+    problem = Case("view", (1, 70, 6, 6), (140, 70, 5, 4)).problem(np.float32)
     x, weight, bias = arrays(problem)
     expected = run(tiled, problem, machine(2), x, turn(weight).copy(), bias)
     assert_same_bits(run(tiled, problem, machine(2), x, turn(weight), bias), expected)

@@ -27,7 +27,8 @@ from .simd.ir import WIDE, contiguous, vector_lanes
 from .simd.shares import njit
 from .simd.strided import spread_rows
 from .simd.tiles import NOTHING, Skips, call_tile, tile
-from .window import Ahead, Tables, Window, tap_ranges
+from .window import Ahead, Tables, Window, all_steps
+from .window_axes import tap_ranges
 
 # (rows, run) of pixels in a tile: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2 and 1 in 16. Several
 # rows at once where one run spans the map. 20 and 18 sums are as fast, and cover maps of 5, 9, 10, 15, 17 and 18 with
@@ -103,7 +104,7 @@ def finishes(problem: Problem, rows: int, columns: int) -> bool:
     """Whether a block has finishing tiles, too: pixels' channels lie together, the taps are few, and tiles are of one
     row. With 16 registers, the masks of what they store would spill sums.
     """
-    few = WIDE and 0 < problem.taps <= min(FEW_TAPS, *problem.segments) and math.prod(problem.kernel) > 1
+    few = WIDE and 0 < problem.taps <= min(FEW_TAPS, *problem.segments)
     return few and problem.layout == "NHWC" and (columns > run_length(columns) or extent(columns)[0] == 1)
 
 
@@ -153,8 +154,9 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     (height, run), lanes = extent(columns), machine.lanes(problem.accumulator)
     runs, vectors = rows * -(-columns // run), -(-channels // lanes)
     pairs, single = divmod(vectors, VECTORS)
-    # A row alone waits for its weights, and for its sums.
-    least = 0 if columns > run or rows % height == 0 else 4
+    # A row alone waits for its weights, and for its sums: of one tap each step has other weights.
+    alone = 16 if math.prod(problem.kernel) == 1 else 0
+    least = alone if columns > run else 0 if rows % height == 0 else 4
     tap = pairs * max(VECTORS * run, least) + single * max(run + 2, least)
     # A square of the transposition, for each vector of channels and of pixels, or a copy.
     storing = rows * -(-columns // lanes) * 8 * lanes if problem.layout == "NCHW" else rows * columns * 4
@@ -298,7 +300,8 @@ def finish(
     columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
     size, run, step, taps = blocks.sum_columns, blocks.tile_run, window.column_step, window.total_planes * window.taps
     apart, in_row = out.strides[4] // out.itemsize, blocks.sum_rows // window.block_rows // run
-    piece = Piece(0, 0, window.taps, window.total_planes, 1, oh, ow)
+    steps, planes, plane_size = all_steps(window)
+    piece = Piece(0, 0, steps, planes, 1, oh, ow)
     first_run, last_run = ow // window.block_columns * in_row, blocks.column_blocks * in_row - 1
     for first in range(0, channels, size):
         pitch = min(size, channels - first)
@@ -307,7 +310,7 @@ def finish(
         for row in range(rows):
             low, high = tap_range(oh + row, piece, tables, window, blocks)
             if low == high:  # no tap meets the input: all of them add up zeros
-                low, high = 0, window.taps
+                low, high = 0, steps
             start = own[low * pitch :]
             for column in range(0, columns, run):
                 number = first_run + column // run
@@ -319,10 +322,10 @@ def finish(
                     start,
                     tables.offsets[low:high],
                     high - low,
-                    window.total_planes,
-                    window.plane_size,
+                    planes,
+                    plane_size,
                     pitch,
-                    (window.taps - (high - low)) * pitch,
+                    (steps - (high - low)) * pitch,
                     out[n, channel + first, od, oh + row, ow + column :],
                     apart,
                     1,
@@ -376,13 +379,17 @@ def store(
     for first in range(0, channels, most):
         count, shifts, block = min(most, channels - first), bias[channel + first :], first // size
         for row in range(rows):
+            # The same pixels of the next row, or of the next channels, lie far off, where no hardware looks ahead.
+            in_row = out.strides[3] // out.itemsize
+            later = in_row if row + 1 < rows else most * apart - row * in_row
+            later *= step == 1 and (row + 1 < rows or first + most < channels)
             for j in range(0, columns, lanes):
                 down, right = divmod(ow + j, out.shape[4])
                 place = out[n, channel + first, od, oh + row + down, right:]
                 square = sums[(block * blocks.sum_rows + row * width + j) * size + first % size :]
                 pixels = min(lanes, columns - j)
                 target, pitch = (place, apart) if step == 1 else (aside, lanes)
-                transpose_finish(PER_COLUMN, square, size, target, pitch, pixels, count, shifts, blocks.relu)
+                transpose_finish(PER_COLUMN, square, size, target, pitch, pixels, count, shifts, blocks.relu, later)
                 if step != 1:
                     # The next row lies far off, where no hardware looks ahead.
                     ahead = out.strides[3] // out.itemsize if row + 1 < rows else 0

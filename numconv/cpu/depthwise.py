@@ -41,7 +41,8 @@ from .row_tiles import HEIGHTS, VECTORS, Places, Sweep, correlate_rows, scatter,
 from .simd.fields import packed, record
 from .simd.ir import vectors_fit
 from .simd.shares import Share, njit
-from .window import Tables, Window, copy_cycles, fill, phases, total_planes, window
+from .window import Tables, Window, fill, window
+from .window_axes import copy_cycles, phases, total_planes
 
 NAME = "depthwise"
 REPRODUCIBLE = True

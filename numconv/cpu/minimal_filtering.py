@@ -38,7 +38,8 @@ from .repair import repair
 from .simd.fields import packed
 from .simd.winograd import input_transform, output_transform
 from .toom_cook import TAPS, as_floats, growth, transforms
-from .window import Tables, Window, copy_cycles, total_planes, window
+from .window import Tables, Window, window
+from .window_axes import copy_cycles, total_planes
 from .winograd_blocks import UNIT, WIDTH, Squares, correlate, pack
 
 # Share of the FMA peak that the cycles below were measured to run at (bench/peers.py).

@@ -29,7 +29,8 @@ from .operands import best_that_fits, biases, no_room, no_vectors, shared_scratc
 from .simd.fields import packed, record
 from .simd.ir import vector_lanes
 from .simd.shares import Share, njit, portion
-from .window import Ahead, Tables, Window, copy_cycles, tap_ranges
+from .window import Ahead, Tables, Window
+from .window_axes import copy_cycles, tap_ranges
 
 # Bytes of packed weights that come in a cycle. So threads share channels rather than rows where weights are large: two
 # threads with half of 128 channels each took 270 us, with half of the rows 291, and 313 against 375 where their cores

@@ -22,7 +22,8 @@ from .simd.ir import WIDE, contiguous, vector_lanes
 from .simd.shares import njit
 from .simd.strided import spread_rows
 from .simd.tiles import call_tile, tile
-from .window import WINDOW_BYTES, Tables, Window, phases, pitch, total_planes
+from .window import WINDOW_BYTES, Tables, Window, all_steps
+from .window_axes import phases, pitch, total_planes
 
 # Channels and vectors of a tile: the largest has 24 sums, 3 inputs and a weight in 32 registers, or 8, 2 and 1 in 16.
 CHANNELS, FEW_CHANNELS = (8, 2) if WIDE else (4, 2)
@@ -36,6 +37,9 @@ PER_ROW = (0, 0)
 PHASED = True
 # Cycles that a tile takes to start and to load and store its sums, for each piece of a window.
 TILE_START = 40
+# How much longer sums of one tap take: each vector of a window serves one step, and comes from a far cache; and those
+# that tiles finish at once.
+ONE_TAP, ONE_TAP_FINISHED = 1.35, 0.95
 # Cycles that copying a vector of sums to the output takes, and waiting for the output's lines: worth so many taps.
 COPYING = 8
 # Kinds of tiles by channels and vectors; behind their addresses, where blocks want them, those of finishing ones.
@@ -70,6 +74,8 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     widths = ((VECTORS, runs * (vectors // VECTORS)), (1, runs * (vectors % VECTORS)))
     # Vectors from the window straddle cache lines: two loads each.
     adding = sum(n * m * (problem.taps * max(h * v, 2 * v + h) + TILE_START) for h, n in heights for v, m in widths)
+    if math.prod(problem.kernel) == 1:
+        adding = int(adding * (ONE_TAP_FINISHED if finishing else ONE_TAP))
     if finishing:
         return adding
     if problem.layout != "NCHW":
@@ -92,7 +98,7 @@ def finishes(problem: Problem, rows: int, columns: int) -> bool:
     plane = len(row_axis.used) * len(column_axis.used) * row_axis.length(rows) * pitch(problem, columns, PHASED)
     in_window = total_planes(problem) * plane * problem.accumulator.itemsize <= WINDOW_BYTES
     cheaper = problem.taps * (in_rows - in_a_run) <= COPYING * in_rows
-    return cheaper and in_window and math.prod(problem.kernel) > 1
+    return cheaper and in_window
 
 
 def extent(columns: int) -> tuple[int, int]:
@@ -225,6 +231,7 @@ def finish(
     columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
     lanes, taps, apart = vector_lanes(out), window.total_planes * window.taps, out.strides[1] // out.itemsize
     tiles, end = tables.tiles[len(EXTENTS) :], channel + channels
+    steps, planes, plane_size = all_steps(window)
     while channel < end:
         kind = 0 if end - channel >= CHANNELS else 1 if end - channel >= FEW_CHANNELS else 2
         for row in range(rows):
@@ -238,9 +245,9 @@ def finish(
                     0,
                     panel[row * window.pitch + p :],
                     tables.offsets,
-                    window.taps,
-                    window.total_planes,
-                    window.plane_size,
+                    steps,
+                    planes,
+                    plane_size,
                     1,
                     0,
                     out[n, channel, od, oh + row, ow + p :],
@@ -286,7 +293,7 @@ def store(
                     square, shifts = sums[first * pitch + row * window.pitch + j :], bias[channel + first :]
                     place = out[n, channel + first, od, oh + row, ow + j :]
                     count = min(lanes, channels - first)
-                    transpose_finish(PER_ROW, square, pitch, place, step, count, pixels, shifts, blocks.relu)
+                    transpose_finish(PER_ROW, square, pitch, place, step, count, pixels, shifts, blocks.relu, 0)
         return
     for c in range(channels):
         # The same row of the next channel lies far off, where no hardware looks ahead.

@@ -352,4 +352,6 @@ def write(out: Array, totals: Array, shifts: Array, bias: Array, task: Task, lau
             for first in range(0, apart, lanes):
                 count = min(lanes, apart - first)
                 square, target = own[first * lanes :], pixels[place + c * from_channel + first :]
-                transpose_finish(PER_COLUMN, square, lanes, target, from_lane, count, task.lanes, shifts, launch.relu)
+                transpose_finish(
+                    PER_COLUMN, square, lanes, target, from_lane, count, task.lanes, shifts, launch.relu, 0
+                )

@@ -41,7 +41,8 @@ from .operands import CACHE_LINE, biases, interleaved, no_room, no_vectors, shar
 from .row_tiles import HEIGHTS, TILES, VECTORS, Places, Sweep, correlate_rows, scatter, sweep_cycles, tiles
 from .simd.fields import packed, record
 from .simd.shares import Share, njit
-from .window import Tables, Window, copy_cycles, fill, phases, window
+from .window import Tables, Window, fill, window
+from .window_axes import copy_cycles, phases
 
 NAME = "separable"
 REPRODUCIBLE = False

@@ -30,9 +30,10 @@ from .blocks import Blocks, blocks, locate, share_costs, take, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .simd.fields import packed, record
-from .simd.ir import contiguous
+from .simd.ir import contiguous, vectors_fit
 from .simd.shares import Share, njit
-from .window import WINDOW_BYTES, Ahead, Tables, Window, copy_cycles, fill, pitch, read_by, window
+from .window import WINDOW_BYTES, Ahead, Tables, Window, fill, input_as_window, read_by, window
+from .window_axes import copy_cycles, lies_in_place, pitch
 
 NAME = "tiled"
 REPRODUCIBLE = True
@@ -44,8 +45,9 @@ GROUPS_APART = False
 EFFICIENCY = 0.75
 # Cycles that a task takes besides its copies and sums: depthwise layers are a task a channel.
 TASK_COST = 900
-# How much longer sums of one tap take: each vector of a window serves one step, and comes from a far cache.
-ONE_TAP = {"pixels": 1.35, "channels": 1.1}
+# Bytes of a plane up to which the planes of an input are near one another: at 28x28 tiles took 1.1 times as long where
+# they lie as from a window, at 56x56 1.2 to 1.4 times, at 14x14 and 7x7 0.96 and 0.9.
+NEAR = 1 << 10
 # A group's channels are cut into so many parts, so that all threads have work on a small map.
 PARTS = (1, 2, 4, 8, 16, 32, 64)
 SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
@@ -82,7 +84,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    flat = _flat(problem)
+    flat = _flat(problem, machine)
     choice = _choose(flat, machine, _shape(problem, machine))
     flops = 2.0 * machine.threads * _busiest(flat, machine, choice) * machine.lanes(problem.accumulator)
     share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY)
@@ -93,7 +95,7 @@ def work(problem: Problem, machine: Machine) -> Work:
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
     # Weights may have been prepared for either shape, by the choice of another number of threads.
-    cases = itertools.product({problem, _flat(problem)}, SHAPES)
+    cases = itertools.product({problem, _flat(problem, machine)}, SHAPES)
     return max(_scratch(one, machine, _choose(one, machine, shape)) for one, shape in cases)
 
 
@@ -121,12 +123,18 @@ def _weight_rows(problem: Problem, weight: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=1024)
-def _flat(problem: Problem) -> Problem:
-    """The same Problem along one axis, where that is one: a kernel of one tap that meets every pixel in turn."""
+def _flat(problem: Problem, machine: Machine) -> Problem:
+    """The same Problem along one axis, where that is one, a kernel of one tap that meets every pixel in turn, and is
+    less work: on maps of 7x7 tiles take two rows at a time.
+    """
     plain = all(step == 1 for step in problem.stride) and not any(map(any, problem.padding))
     if math.prod(problem.kernel) > 1 or not plain or problem.rank == 1:
         return problem
-    return problem.in_a_row
+
+    def cycles(one: Problem) -> int:
+        return min(_busiest(one, machine, _choose(one, machine, name)) for name in SHAPES)
+
+    return min((problem.in_a_row, problem), key=cycles)
 
 
 def run(
@@ -140,7 +148,7 @@ def run(
 ) -> None:
     if not out.size:
         return
-    flat = _flat(problem)
+    flat = _flat(problem, machine)
     if flat is not problem and not _flattens(out):
         flat = problem
     correlate(
@@ -150,7 +158,7 @@ def run(
         prepared.bias,
         three_axes(out, flat.out_spatial),
         scratch.view(problem.accumulator).reshape(machine.threads, -1),
-        _launch(flat, machine, prepared.shape, prepared.finite),
+        _launch(flat, machine, prepared.shape, prepared.finite, x.flags.c_contiguous),
     )
 
 
@@ -161,10 +169,12 @@ def _flattens(out: Array) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _launch(problem: Problem, machine: Machine, shape: str, finite: bool) -> Array:
-    """What `correlate` is told of a Problem."""
+def _launch(problem: Problem, machine: Machine, shape: str, finite: bool, contiguous: bool) -> Array:
+    """What `correlate` is told of a Problem, whose input is contiguous or not."""
     choice = _choose(problem, machine, shape)
     geometry, tables = _window(problem, machine, choice)
+    if contiguous and _in_place(problem, choice):
+        geometry, tables = input_as_window(problem, geometry, tables)
     tables = tables._replace(tiles=SHAPES[shape].tiles(problem, *choice[1:], finite))
     return packed(geometry, split(problem, machine, choice, finite), tables)
 
@@ -182,6 +192,13 @@ def window_beside(
     # What a thread may take, less its sums and the rest of a cache line.
     left = allowed // machine.threads - (beside + CACHE_LINE) * itemsize
     return window(problem, *choice[1:3], lanes, min(WINDOW_BYTES, left), phased=SHAPES[choice.shape].PHASED)
+
+
+def _in_place(problem: Problem, choice: Choice) -> bool:
+    """Whether tiles read a contiguous input where it lies: single numbers of planes that are small."""
+    near = math.prod(problem.spatial) * problem.accumulator.itemsize <= NEAR
+    step = channel_tiles.run_length(choice.columns)
+    return near and choice.shape == "channels" and lies_in_place(problem, choice.rows, choice.columns, step)
 
 
 def split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> Blocks:
@@ -215,7 +232,7 @@ def _scratch(problem: Problem, machine: Machine, choice: Choice) -> int:
 @functools.lru_cache(maxsize=1024)
 def _shape(problem: Problem, machine: Machine) -> str:
     """The shape of tile whose busiest thread has the least work."""
-    flat = _flat(problem)
+    flat = _flat(problem, machine)
     return min(SHAPES, key=lambda name: _busiest(flat, machine, _choose(flat, machine, name)))
 
 
@@ -254,14 +271,16 @@ def _busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
 
 
 def _task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
-    copying = copy_cycles(problem, rows, columns, machine.lanes(problem.accumulator), SHAPES[shape].PHASED)
-    adding = SHAPES[shape].cycles(problem, machine, rows, columns, channels)
-    return TASK_COST + copying + int(adding * (ONE_TAP[shape] if math.prod(problem.kernel) == 1 else 1))
+    in_place = _in_place(problem, Choice(shape, rows, columns, channels))
+    lanes = machine.lanes(problem.accumulator)
+    copying = 0 if in_place else copy_cycles(problem, rows, columns, lanes, SHAPES[shape].PHASED)
+    adding: int = SHAPES[shape].cycles(problem, machine, rows, columns, channels)
+    return TASK_COST + copying + adding
 
 
 def shares(problem: Problem, machine: Machine) -> list[int]:
     """Cycles of each thread's share."""
-    shape, problem = _shape(problem, machine), _flat(problem)
+    shape, problem = _shape(problem, machine), _flat(problem, machine)
     _, rows, columns, channels = _choose(problem, machine, shape)
     cost = functools.partial(_task_cycles, problem, machine, shape)
     return share_costs(problem, rows, columns, channels, machine.threads, cost)
@@ -277,6 +296,9 @@ def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, sc
     task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, first, od, oh, ow = locate(task, window, blocks)
+        if window.in_place:
+            # The last block ends with the input.
+            ow = min(ow, out.shape[4] - window.block_columns)
         image, own = x[n, group * (x.shape[1] // blocks.groups) :], scratch[share.number]
         following = look_ahead(task + 1, x, tables, window, blocks)
         channel, channels = group * group_channels + first, min(blocks.channels, group_channels - first)
@@ -323,13 +345,17 @@ def correlate_block(
     single = taps <= min(window.period, window.segment)
     totals = sums if single else scratch[size : 2 * size]
     # What is stored goes through room before the window, or through the window itself.
-    panel, aside = scratch[blocks.panel :], scratch[size if single else 2 * size :]
+    room, aside = scratch[blocks.panel :], scratch[size if single else 2 * size :]
+    panel = room
+    if vectors_fit(scratch, x):  # noqa: SIM102  # known at compile time, and alone in its test
+        if window.in_place:
+            panel = x.reshape(x.size)[(od * x.shape[2] + oh) * x.shape[3] + ow :]
     if not single or taps == 0:
         totals[:] = 0
     for plane in range(0, window.total_planes, window.planes):
         planes = min(window.planes, window.total_planes - plane)
-        if not filled:
-            fill(panel, x, plane, planes, od, oh, ow, tables, window)
+        if not filled and not window.in_place:
+            fill(room, x, plane, planes, od, oh, ow, tables, window)
         if weight.ndim == 1 and pixel_tiles.can_finish(out, tables, window):
             pixel_tiles.finish(out, weight, bias, n, channel, channels, panel, od, oh, ow, tables, window, blocks)
             return

@@ -13,6 +13,7 @@ that run over the ends of rows fuller.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +25,10 @@ from .operands import padded_axes, three
 from .simd.copies import copy_rows, transpose_rows
 from .simd.ir import address_of, contiguous, floats_alike, vectors_fit
 from .simd.shares import njit
+from .window_axes import LEAST_PLANES, ONE, SIX, THREE, TWO, overlap, phases, pitch, tap_ranges, total_planes
 
-# The distance of neighbours in a row that is copied, as the length of a tuple: known at compile time.
-ONE, TWO, THREE, SIX = ((0,) * apart for apart in (1, 2, 3, 6))
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
 WINDOW_BYTES = 256 << 10
-# Fewer channels than these are read one by one, where a pixel's lie together: a square of vectors takes as long.
-LEAST_PLANES = 3
 
 
 class Window(NamedTuple):
@@ -38,7 +36,8 @@ class Window(NamedTuple):
 
     first_column and end_column bound the padded columns that are not padding; rows, columns and pitch are those of
     one phase; neighbouring pixels lie column_step and row_step apart, and neighbouring elements were copy_step and
-    row_copy_step apart in the input; planes are those that a window holds, of total_planes for each group.
+    row_copy_step apart in the input; planes are those that a window holds, of total_planes for each group. in_place:
+    it is the input itself, where that lies.
     """
 
     kernel_d: int
@@ -65,6 +64,7 @@ class Window(NamedTuple):
     total_planes: int
     period: int
     segment: int
+    in_place: int = 0
 
 
 class Tables(NamedTuple):
@@ -99,68 +99,23 @@ class Ahead(NamedTuple):
     lines: int
 
 
-class Axis(NamedTuple):
-    """How the taps of one axis find their window elements: phases in use, (phase's number, shift) of each tap, the
-    steps from one pixel to the next within the window and within the input, and the largest shift.
+def input_as_window(problem: Problem, geometry: Window, tables: Tables) -> tuple[Window, Tables]:
+    """The same window, but for where its elements lie: in a contiguous input."""
+    size = math.prod(problem.spatial)
+    found = geometry._replace(pitch=problem.spatial[-1], plane_size=size, planes=geometry.total_planes, in_place=1)
+    return found, tables._replace(offsets=size * np.arange(geometry.total_planes))
+
+
+@njit()
+def all_steps(window: Window) -> tuple[int, int, int]:
+    """(steps of a tile's inner loop, times it runs, elements of the window from one time to the next) for all planes: a
+    plane of one tap is a step, and the loop runs four times, since with each time an output's line is asked for.
     """
-
-    used: list[int]
-    taps: list[tuple[int, int]]
-    step: int
-    copy_step: int
-    shift: int
-
-    def length(self, pixels: int) -> int:
-        """Elements of a phase that so many pixels meet."""
-        return (pixels - 1) * self.step + self.shift + 1
-
-
-@functools.lru_cache(maxsize=1024)
-def phases(problem: Problem, axis: int, phased: bool = True) -> Axis:
-    """An axis counted from the end, its stride split into phases or kept; one that the Problem lacks has one tap."""
-    if axis < -problem.rank:
-        return Axis([0], [(0, 0)], 1, 1, 0)
-    stride = problem.stride[axis]
-    positions = [k * problem.dilation[axis] for k in range(problem.kernel[axis])]
-    if not phased:
-        return Axis([0], [(0, position) for position in positions], stride, 1, positions[-1])
-    used = sorted({position % stride for position in positions})
-    taps = [(used.index(position % stride), position // stride) for position in positions]
-    return Axis(used, taps, 1, stride, max(shift for _, shift in taps))
-
-
-def overlap(problem: Problem, columns: int) -> int:
-    """Zeros that the end of one window row shares with the start of the next."""
-    whole = problem.padding_mode == "zeros" and problem.stride[-1] == 1 and columns == problem.out_spatial[-1]
-    return min(problem.padding[-1]) if whole else 0
-
-
-def pitch(problem: Problem, columns: int, phased: bool) -> int:
-    """Elements from one row of a phase to the next."""
-    return phases(problem, -1, phased).length(columns) - overlap(problem, columns)
-
-
-def copy_cycles(problem: Problem, rows: int, columns: int, lanes: int, phased: bool, rows_phased: bool = True) -> int:
-    """About how long filling the windows of one block takes, in cycles: all planes of a group."""
-    row_axis, column_axis = phases(problem, -2, rows_phased), phases(problem, -1, phased)
-    copies, width = len(row_axis.used) * len(column_axis.used), column_axis.length(columns)
-    # Each vector comes from memory or a far cache; a stride beyond two loads element by element.
-    vectors = -(-width // lanes)
-    row = 6 * vectors if column_axis.copy_step == 1 else 10 * vectors if column_axis.copy_step == 2 else 2 * width
-    if problem.layout != "NCHW":
-        channels = problem.in_channels // problem.groups
-        apart = problem.in_channels * column_axis.copy_step
-        if apart in map(len, (TWO, THREE, SIX)):
-            row = (4 + 3 * apart) * vectors
-        else:  # squares of vectors are transposed, whose lanes have channels or nothing
-            squares = 12 * vectors * lanes * -(-channels // lanes) // max(1, channels)
-            row = squares if channels >= LEAST_PLANES else 2 * width
-    return total_planes(problem) * copies * (40 + row_axis.length(rows) * row)
-
-
-def total_planes(problem: Problem) -> int:
-    """Planes of one group: input channels times kernel planes."""
-    return problem.in_channels // problem.groups * (problem.kernel[0] if problem.rank == 3 else 1)
+    if window.taps != 1:
+        return window.taps, window.total_planes, window.plane_size
+    times = 4 if window.total_planes % 4 == 0 else 1
+    steps = window.total_planes // times
+    return steps, times, steps * window.plane_size
 
 
 @functools.lru_cache(maxsize=1024)
@@ -236,18 +191,6 @@ def _runs(sources: Array, step: int) -> Array:
         if following == (here + step if here >= 0 else -1):
             runs[i] += runs[i + step]
     return runs
-
-
-def tap_ranges(problem: Problem) -> tuple[Array, Array]:
-    """(first, end) of the taps whose kernel row meets the input, for each output row; none: the same number twice."""
-    out_h, kernel_w = (1, *problem.out_spatial)[-2], problem.kernel[-1]
-    if problem.rank == 1:
-        return np.zeros(1, np.int64), np.full(1, kernel_w)
-    (before, _), height, dilation = problem.padding[-2], problem.spatial[-2], problem.dilation[-2]
-    start = before - problem.stride[-2] * np.arange(out_h)
-    # Kernel row kh meets the input where start <= kh * dilation < start + height.
-    first, end = (np.clip(-(-edge // dilation), 0, problem.kernel[-2]) for edge in (start, start + height))
-    return first * kernel_w, end * kernel_w
 
 
 @njit()

@@ -193,7 +193,7 @@ def store(
         pixel = out.strides[2] // out.itemsize
         for j in range(0, columns, lanes):
             place, pixels = out[0, oh + row, ow + j :], min(lanes, columns - j)
-            transpose_finish(PER_ROW, source[j:], apart, place, pixel, len(out), pixels, bias, blocks.relu)
+            transpose_finish(PER_ROW, source[j:], apart, place, pixel, len(out), pixels, bias, blocks.relu, 0)
 
 
 @njit(parallel=True)

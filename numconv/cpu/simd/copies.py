@@ -272,23 +272,27 @@ def transpose_finish(
     columns: Any,
     bias: Any,
     relu: Any,
+    ahead: Any,
 ) -> Any:
     """`transpose` with a bias added and, where `relu` is not 0, what is below zero made zero.
 
-    `each` is a tuple whose length is known at compile time: of one element for bias[column], of two for bias[row].
+    `each` is a tuple whose length is known at compile time: of one element for bias[column], of two for bias[row]. It
+    asks for the lines `ahead`, so many elements further on, that will be written next.
     """
     intp = types.intp
-    signature = types.void(each, source, intp, target, intp, intp, intp, bias, intp)
+    signature = types.void(each, source, intp, target, intp, intp, intp, bias, intp, intp)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = vector_type(target.dtype)
-        _, *operands, biases, flag = data(context, builder, signature.args, args)
+        _, *operands, biases, flag, further = data(context, builder, signature.args, args)
         floor = lowest(builder, flag, vector)
+        later = at(builder, operands[2], further)
         shifts = None
         if len(each) == 2:
             shifts = masked_load(builder, vector, biases, between(builder, vector, INT64(0), INT64(0), operands[4]))
 
         def finish(column: int, value: Any) -> Any:
+            prefetch_to_write(builder, at(builder, later, builder.mul(INT64(column), operands[3])))
             shift = shifts or broadcast(builder, builder.load(at(builder, biases, INT64(column))), vector)
             return rectified(builder, builder.fadd(value, shift), floor)
 
