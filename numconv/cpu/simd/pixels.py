@@ -36,6 +36,10 @@ from .ir import (
     vector_type,
 )
 
+# For the sums and weights of a tile, of 32, less one for each step of the stride: with a stride of 2 more inputs are on
+# their way, and compilers for several processors spilled two rows of 7 weights beside 14 sums.
+REGISTERS = 29
+
 
 def _define_pixels(module: Any, extents: list[int], vector: Any) -> Any:
     """Tiles of extents (rows, height, run, stride, width), one beside the other, each for all channels.
@@ -64,8 +68,8 @@ def _define_pixels(module: Any, extents: list[int], vector: Any) -> Any:
     in_runs = builder.sub(kernel_w, builder.srem(kernel_w, INT64(run)))
     plane = builder.mul(kernel_h, line)
     taps = builder.mul(depth, plane)
-    # Weights are loaded once for all pixels where there are registers for them.
-    kept = WIDE and rows * (run + width) + 1 < 32
+    # Weights are loaded once for all pixels, those of so many output rows as there are registers for.
+    kept = min(rows, (REGISTERS - stride - rows * width) // run) if WIDE else 0
 
     def entry(base: Any, number: int, j: Any) -> Any:
         """The address that stands in a table, so many channels on."""
@@ -73,14 +77,15 @@ def _define_pixels(module: Any, extents: list[int], vector: Any) -> Any:
 
     def meet(places: Any, weights: dict[int, Any], run: int, j: Any, mask: Any) -> None:
         """A run of an input row, with the weights that the output rows in progress have for it."""
+        held = list(weights)[:kept]
 
         def factor(row: int, tap: int) -> Any:
-            place = weights[row] if kept else unknown(builder, weights[row])
+            place = weights[row] if row in held else unknown(builder, weights[row])
             return load(builder, vector, at(builder, place, INT64(tap * size)))
 
         # Loads stay behind the run before: early, they would spill the sums.
         places = unknown(builder, places)
-        factors = {(row, tap): factor(row, tap) for row in weights for tap in range(run)} if kept else {}
+        factors = {(row, tap): factor(row, tap) for row in held for tap in range(run)}
         for column in range((width - 1) * stride + run):
             meeting = [(pixel, column - pixel * stride) for pixel in range(width)]
             meeting = [(pixel, tap) for pixel, tap in meeting if 0 <= tap < run]
@@ -88,7 +93,7 @@ def _define_pixels(module: Any, extents: list[int], vector: Any) -> Any:
                 value = masked_load(builder, vector, entry(places, column, j), mask)
             for pixel, tap in meeting:
                 for row in weights:
-                    total, weight = sums[row][pixel], factors[row, tap] if kept else factor(row, tap)
+                    total, weight = sums[row][pixel], factors.get((row, tap)) or factor(row, tap)
                     builder.store(builder.call(multiply_add, [value, weight, builder.load(total)]), total)
 
     def sweep(places: Any, block: Any, j: Any, mask: Any) -> None:
