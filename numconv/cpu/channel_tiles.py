@@ -374,13 +374,13 @@ def store(
         # Neither the sums nor the output have anything between their rows.
         rows, columns = 1, rows * columns
     apart, most = out.strides[1] // out.itemsize, lanes
+    in_row = out.strides[3] // out.itemsize
     while step != 1 and most > 1 and (most + 1) * lanes > len(aside):
         most //= 2
     for first in range(0, channels, most):
         count, shifts, block = min(most, channels - first), bias[channel + first :], first // size
         for row in range(rows):
             # The same pixels of the next row, or of the next channels, lie far off, where no hardware looks ahead.
-            in_row = out.strides[3] // out.itemsize
             later = in_row if row + 1 < rows else most * apart - row * in_row
             later *= step == 1 and (row + 1 < rows or first + most < channels)
             for j in range(0, columns, lanes):
@@ -392,5 +392,5 @@ def store(
                 transpose_finish(PER_COLUMN, square, size, target, pitch, pixels, count, shifts, blocks.relu, later)
                 if step != 1:
                     # The next row lies far off, where no hardware looks ahead.
-                    ahead = out.strides[3] // out.itemsize if row + 1 < rows else 0
+                    ahead = in_row if row + 1 < rows else 0
                     spread_rows(place, apart, step, aside, lanes, count, pixels, ahead)

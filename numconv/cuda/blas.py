@@ -80,10 +80,10 @@ def run(
     turned, step = found
     (image, channel), itemsize = row.strides[:2], problem.accumulator.itemsize
     result, weights = Memory.of(out).pointer, prepared.weight.pointer
-    handle = int(stream.handle) if stream else 0
+    handle, library_products = int(stream.handle) if stream else 0, products()
     # In the library's terms, an image is (pixels, channels), the weights (inputs, outputs), for all images alike.
     for group in range(groups):
-        products().multiply(
+        library_products.multiply(
             problem.accumulator,
             (pixels, channels, inputs),
             turned,

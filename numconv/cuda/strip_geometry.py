@@ -194,7 +194,7 @@ def _candidates(problem: Problem) -> Iterator[Strip]:
     planes = _planes(problem)
     for pixels in (one // words for one in PIXELS):
         # Columns side by side as they lie, or by phases where that is shorter.
-        row = Row(kernel_w, stride_w, dilation_w, 1, pixels, itemsize)
+        row = Row(itemsize, kernel_w, stride_w, dilation_w, 1, pixels)
         whole = (pixels - 1) * stride_w + 1 + (kernel_w - 1) * dilation_w
         split, step = (1, stride_w) if whole <= row.phases * (pixels + row.shift) else (stride_w, 1)
         for columns, rows in itertools.product(_splits(-(-out_w // pixels), 16), ROWS):
@@ -207,7 +207,7 @@ def _candidates(problem: Problem) -> Iterator[Strip]:
                 for parts in (1, 2, 4, 8):
                     if most >= parts:
                         yield Strip(
-                            kernel_w, split, dilation_w, columns, pixels, itemsize, step,
+                            itemsize, kernel_w, split, dilation_w, columns, pixels, step,
                             kernel_h, stride_h, dilation_h, threads_h, rows, max(1, min(most // parts, planes)),
                         )  # fmt: skip
 

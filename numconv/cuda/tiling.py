@@ -47,16 +47,9 @@ FLOATS = (np.float32, np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What a row of pixels and of taps says of a kernel. columns: groups of `pixels` neighbouring pixels, one group to
-    a thread; itemsize: of the floats.
-    """
+class Floats:
+    """What its floats say of a kernel, by their itemsize."""
 
-    kernel_w: int
-    stride_w: int
-    dilation_w: int
-    columns: int
-    pixels: int
     itemsize: int
 
     @property
@@ -68,6 +61,19 @@ class Row:
     def unit(self) -> int:
         """Elements that are read at once: 128 bits."""
         return 16 // self.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Row(Floats):
+    """What a row of pixels and of taps says of a kernel. columns: groups of `pixels` neighbouring pixels, one group to
+    a thread.
+    """
+
+    kernel_w: int
+    stride_w: int
+    dilation_w: int
+    columns: int
+    pixels: int
 
     @property
     def width(self) -> int:
@@ -172,6 +178,11 @@ class Tile(Row):
         return self.rows * self.width + self.unit * (4 if self.pixels == self.unit else 1)
 
 
+def is_framed(problem: Problem) -> bool:
+    """Whether the padding holds another number than zero."""
+    return problem.padding_mode == "constant" and any(map(any, problem.padding))
+
+
 @functools.lru_cache(maxsize=1024)
 def choose(problem: Problem, multiprocessors: int) -> Tile | None:
     """The tile that takes least time on so many multiprocessors, or None where none fits shared memory."""
@@ -187,7 +198,6 @@ def choose(problem: Problem, multiprocessors: int) -> Tile | None:
     while inner > segment and segment % chunk:
         chunk //= 2
     of_doubles = PIXELS_OF_DOUBLES_1X1 if volume == 1 else PIXELS_OF_DOUBLES
-    framed = problem.padding_mode == "constant" and any(map(any, problem.padding))
     best: tuple[tuple[float, ...], Tile] | None = None
     for pixels, groups, columns in itertools.product(
         PIXELS if itemsize == 4 else of_doubles, (8, 4, 2, 1), (16, 8, 4, 2, 1)
@@ -210,7 +220,7 @@ def choose(problem: Problem, multiprocessors: int) -> Tile | None:
             together=together,
             pixels=pixels,
             itemsize=itemsize,
-            framed=framed,
+            framed=is_framed(problem),
         )
         if itemsize * tile.shared_elements() <= SHARED_BYTES - 64:
             # Then few pixels in vain, many channels, for which a window is read once, and a small window.

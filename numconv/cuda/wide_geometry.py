@@ -14,15 +14,12 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
 
 from ..machine import Machine
 from ..method import Work, allowed_scratch
 from ..problem import Problem
 from .arrays import LIMIT, too_long
-from .tiling import MAX_GRID, THREADS, floats_alone
+from .tiling import MAX_GRID, THREADS, Floats, floats_alone, is_framed
 
 # Sums of a thread, channels by columns: fewer give a small problem more blocks. Blocks that fit a multiprocessor, for
 # which the compiler leaves 168 registers a thread, 128, 96 and 72; and how many of them may hold what is fetched, and
@@ -50,7 +47,7 @@ LONGER = {(8, 8): 1.15, (8, 4): 1.4, (4, 4): 1.3, (4, 2): 0.95}
 
 
 @dataclasses.dataclass(frozen=True)
-class Wide:
+class Wide(Floats):
     """A kernel's constants. rows, columns: of a thread's sums; groups: threads side by side along the channels; lanes:
     taps of a chunk, each fetched by a thread of its own; planes: those of one output that a thread fetches one after
     another; deep: planes have a depth; framed: the padding holds another number than zero; resident: blocks that fit
@@ -62,20 +59,9 @@ class Wide:
     groups: int
     lanes: int
     planes: int
-    itemsize: int
     deep: bool
     framed: bool
     resident: int
-
-    @property
-    def real(self) -> type[np.floating[Any]]:
-        """What it is computed in."""
-        return np.float32 if self.itemsize == 4 else np.float64
-
-    @property
-    def unit(self) -> int:
-        """Elements that are read at once: 128 bits."""
-        return 16 // self.itemsize
 
     @property
     def parts(self) -> int:
@@ -192,7 +178,7 @@ def geometries(problem: Problem) -> Iterator[Wide]:
             planes=few,
             itemsize=itemsize,
             deep=is_deep(problem),
-            framed=problem.padding_mode == "constant" and any(map(any, problem.padding)),
+            framed=is_framed(problem),
             resident=resident,
         )
         if wide.fetched[1] % few == 0 and wide.fetching <= most:
