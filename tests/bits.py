@@ -17,10 +17,11 @@ import sys
 import golden
 import numpy as np
 
-from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, planar, tiled
+from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, planar, row_strips, tiled
 from numconv.cpu.simd.ir import WIDE
 from numconv.cpu.simd.outputs import EVERYTHING, outputs_tile
 from numconv.cpu.simd.pixels import pixels_tile
+from numconv.cpu.simd.strips import most_vectors, strip_tile
 from numconv.cpu.simd.tiles import NOTHING, tile
 from numconv.machine import machine
 from numconv.methods import methods
@@ -89,6 +90,13 @@ LANES = [(channel_lanes.ROWS, kernel, kernel, stride, channel_lanes.WIDTHS[0])
 LANES += [(rows, 0, run, stride, channel_lanes.WIDTHS[0] * channel_lanes.ROWS // rows)
           for rows in (1, channel_lanes.ROWS) for run in (1, *channel_lanes.RUNS) for stride in (1, 2)]  # fmt: skip
 
+# (kernel, stride, rows, vectors)
+STRIPS = [(kernel, stride, row_strips.LOW, 1) for kernel in row_strips.KERNELS for stride in row_strips.STRIDES]
+STRIPS += [(kernel, stride, row_strips.TALL, vectors) for kernel, stride, *_ in STRIPS for vectors in (1, 2, 3)
+           if vectors <= max(1, most_vectors(kernel, stride))]  # fmt: skip
+# With 16 registers, what is the same for all rows, such as the bias, lies on the stack; their sums must not.
+SIDE_BY_SIDE = [] if WIDE else [extents for extents in STRIPS if extents[-1] > 1]
+
 # (channels, rows, columns, one number for all lanes): tiles of common layers, of a column, of a row.
 OUTPUTS = [(1, *extents, False) for extents in ((3, 3), (5, 5), (4, 7), (planar.SUMS, 1), (1, planar.SUMS))
            if extents[0] * extents[1] <= planar.SUMS]  # fmt: skip
@@ -107,12 +115,19 @@ def sparing_outputs(size, kernel):
 OUTPUTS += sparing_outputs(7, 3) + sparing_outputs(14, 3) + sparing_outputs(7, 5)
 
 
-def spill(native, least):
-    """What is wrong with a tile's code, or None: it has so many sums, which must stay in registers."""
+# How a line ends that writes a vector to the stack, and one that reads it from there.
+STACK = (r"[xyz]mm\d+, .*\(%rsp\)", r"\(%rsp\), %[xyz]mm.*")
+
+
+def spill(native, least, same=0):
+    """What is wrong with a tile's code, or None: it has so many sums, which must stay in registers; the stack may get
+    so many vectors that are the same for all rows.
+    """
     ((name, body),) = re.findall(r"^(numconv_\w+):\n(.*?)^\.Lfunc_end", native.assembly(), re.MULTILINE | re.DOTALL)
     if body.count("vfmadd") < least:
         return f"{name} has fewer multiply-adds than sums"
-    return f"{name} spills" if re.findall(r"[xyz]mm\d+, .*\(%rsp\)|\(%rsp\), %[xyz]mm", body) else None
+    stored, loaded = (len(re.findall(f"{end}$", body, re.MULTILINE)) for end in STACK)
+    return f"{name} spills" if stored > same or (loaded and not same) else None
 
 
 def spills(name, dtype):
@@ -123,8 +138,9 @@ def spills(name, dtype):
     elif name == "planar":
         found = [spill(outputs_tile(dtype, *extents), math.prod(extents[:3])) for extents in OUTPUTS]
     else:
-        lanes = LANES if name == "depthwise" else []
+        lanes, strips = (LANES, SIDE_BY_SIDE) if name == "depthwise" else ([], [])
         found = [spill(pixels_tile(dtype, *extents), extents[0] * extents[-1]) for extents in lanes]
+        found += [spill(strip_tile(dtype, *extents), extents[0] ** 2 * extents[2], 4) for extents in strips]
     return [wrong for wrong in found if wrong]
 
 

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from bits import LANES, spill
+from bits import LANES, STRIPS, spill
 from golden import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,6 +98,16 @@ def test_strips_of_a_padding_that_differs_on_every_side(kernel, stride):
         assert_bits_of_loops(case.problem(np.float32))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel", row_strips.KERNELS)
+def test_strips_by_several_vectors(kernel, dtype):
+    """Maps of so many columns have them side by side, with and without columns that need masks."""
+    for width, padding in itertools.product((24, 40, 47, 48, 49, 63, 64, 65, 80, 96, 97, 112, 130), (0, kernel // 2)):
+        assert_bits_of_loops(plane(31, width, (kernel, kernel), padding=padding).problem(dtype))
+    for padding in (((0, 0), (33, 2)), ((1, 2), (2, 50))):
+        assert_bits_of_loops(plane(31, 60, (kernel, kernel), padding=padding).problem(dtype))
+
+
 @pytest.mark.parametrize("mode", ["reflect", "circular"])
 def test_strips_over_a_window_of_another_padding(mode):
     assert_bits_of_loops(plane(20, 33, (5, 5), padding=2, padding_mode=mode).problem(np.float32))
@@ -109,9 +119,10 @@ def test_strips_over_a_window_of_another_dtype(stride):
     assert_bits_of_loops(case.problem(np.uint8, np.float32))
 
 
-def test_padding_beside_the_input_is_not_read():
+@pytest.mark.parametrize("width", [16, 50, 64, 100, 128])
+def test_padding_beside_the_input_is_not_read(width):
     """The elements that lie around a plane of a larger array are no padding: NaN there must not be seen."""
-    problem, on = plane(14, 16, (5, 5), padding=2).problem(np.float32), machine(2)
+    problem, on = plane(14, width, (5, 5), padding=2).problem(np.float32), machine(2)
     x, weight, bias = arrays(problem)
     surrounded = np.full(x.size + 512, np.nan, np.float32)
     inner = surrounded[256:-256].reshape(x.shape)
@@ -237,8 +248,6 @@ def test_what_it_refuses(problem, words):
 
 
 TILES = list(itertools.product(row_tiles.HEIGHTS, (1, 2, row_tiles.VECTORS), (False, True)))
-# (kernel, stride, rows)
-STRIPS = list(itertools.product(row_strips.KERNELS, row_strips.STRIDES, (row_strips.TALL, row_strips.LOW)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -251,7 +260,7 @@ def test_no_tile_that_ships_spills_a_vector(extents, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("extents", STRIPS, ids=str)
 def test_no_strip_that_ships_spills_a_vector(extents, dtype):
-    kernel, _, rows = extents
+    kernel, _, rows, _ = extents
     assert spill(strip_tile(np.dtype(dtype), *extents), rows * kernel**2) is None
 
 

@@ -66,8 +66,7 @@ def test_its_layers_need_every_register_tile(monkeypatch, dtype):
     assert lanes == {(kind, *extents[:-1], width) for extents in bits.LANES if extents[1] for width in widths}
     assert len(widths) == 2
     heights, widths = row_tiles.HEIGHTS, (1, 2, row_tiles.VECTORS)
-    strips = itertools.product(row_strips.KERNELS, row_strips.STRIDES, (row_strips.TALL, row_strips.LOW))
-    assert rows == {(kind, *extents) for extents in (*itertools.product(heights, widths, (False, True)), *strips)}
+    assert rows == {(kind, *extents) for extents in (*itertools.product(heights, widths, (False, True)), *bits.STRIPS)}
 
 
 def test_what_is_there_is_not_compiled_again():

@@ -35,6 +35,8 @@ def _last(kernel: int, size: int, channels: int, co: int, **options: int) -> Cas
 
 # Sizes of maps whose rows need tiles of every height and width.
 ROWS = (16, 20, 30, 46, 140)
+# And those of strips, side by side.
+STRIPS = (20, 40, 72, 100)
 # Small layers that need, together, every register tile. 48 and 24 channels are one vector and a half of each width.
 LAYERS = (
     *(
@@ -45,7 +47,8 @@ LAYERS = (
     ),
     Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1}),
     Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),
-    *(_planes(kernel, 20, padding=kernel // 2, stride=stride) for kernel in (3, 5, 7) for stride in (1, 2)),
+    *(_planes(kernel, 20, padding=kernel // 2, stride=2) for kernel in (3, 5, 7)),
+    *(_planes(kernel, size, padding=kernel // 2) for kernel in (3, 5, 7) for size in STRIPS),
     Case("rank 1", (1, 1, 20, 20), (1, 1, 5, 5), rank_one=True),
     *(_planes(9, size) for size in ROWS),
     *(Case("volume", (1, 1, 2, size, size), (1, 1, 2, 9, 9)) for size in ROWS),

@@ -141,7 +141,8 @@ def _launch(problem: Problem, machine: Machine) -> Array:
     """What `correlate` is told of a Problem."""
     geometry, tables, split, sweep = _layout(problem, machine)
     kind = problem.accumulator, problem.out_spatial[-1:], sweep.tile_rows, sweep.kernel_d > 1
-    addresses = strips(problem) if sweep.strip else tiles(*kind)
+    lanes = machine.lanes(problem.accumulator)
+    addresses = strips(problem, lanes) if sweep.strip else tiles(*kind)
     return packed(geometry, split, tables._replace(tiles=addresses), sweep)
 
 

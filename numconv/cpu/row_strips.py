@@ -10,12 +10,15 @@ from ..method import Array
 from ..problem import Problem
 from .simd.ir import WIDE
 from .simd.shares import njit
-from .simd.strips import call_strip, strip_tile
+from .simd.strips import call_strip, most_vectors, strip_tile
 
 # Each size of kernel and stride is code of its own, without loops: for those that networks and filters have.
 KERNELS, STRIDES = (3, 5, 7), (1, 2)
 # Rows of a strip: the common sizes of maps are multiples. The low one serves what the tall one leaves over.
 TALL, LOW = 14, 7
+# Vectors side by side of tall strips, and how many a row has at least where they are: their loads need no masks, which
+# cost as much as a multiply-add, but the first and the last of a row do. One load of a weight serves all of them.
+SIDE_BY_SIDE = ((3, 6), (2, 4))
 
 
 class Plane(NamedTuple):
@@ -48,12 +51,19 @@ def reads_in_place(problem: Problem) -> bool:
     return WIDE and problem.padding_mode == "zeros" and depth == (0, 0)
 
 
-def strips(problem: Problem) -> Array:
+def strips(problem: Problem, lanes: int) -> Array:
     """The addresses of the tall strip and the low one, where rows are left for it."""
     out_h = (1, *problem.out_spatial)[-2]
-    kernel, stride = problem.kernel[-1], problem.stride[-1]
-    return np.array([strip_tile(problem.accumulator, kernel, stride, TALL).address if out_h > LOW else 0,
-                     strip_tile(problem.accumulator, kernel, stride, LOW).address])  # fmt: skip
+    kind = problem.accumulator, problem.kernel[-1], problem.stride[-1]
+    return np.array([strip_tile(*kind, TALL, side_by_side(problem, lanes)).address if out_h > LOW else 0,
+                     strip_tile(*kind, LOW, 1).address])  # fmt: skip
+
+
+def side_by_side(problem: Problem, lanes: int) -> int:
+    """Vectors of a tile of the tall strip."""
+    room = most_vectors(problem.kernel[-1], problem.stride[-1])
+    vectors = -(-problem.out_spatial[-1] // lanes)
+    return next((several for several, least in SIDE_BY_SIDE if several <= room and vectors >= least), 1)
 
 
 def zeros_length(problem: Problem, lanes: int) -> int:

@@ -43,16 +43,97 @@ from .ir import (
 KEPT_TAPS = 9
 
 
-def _define_strip(module: Any, kernel: int, stride: int, height: int, vector: Any) -> Any:
-    """Strips of `height` output rows, swept by tiles of one vector.
+class _Strip:
+    """The code of a strip: `height` output rows of a kernel and stride, by vectors of columns, at `builder`.
+
+    kept: whether registers hold all the weights.
+    """
+
+    def __init__(self, builder: Any, kernel: int, stride: int, height: int, vector: Any) -> None:
+        self.builder, self.kernel, self.stride, self.height, self.vector = builder, kernel, stride, height, vector
+        self.kept = WIDE and kernel * kernel <= KEPT_TAPS
+        self.multiply_add = fused(builder, vector)
+
+    def factor(self, weight: Any, number: int) -> Any:
+        """A weight in all lanes."""
+        scalar = self.builder.load(at(self.builder, weight, INT64(number)))
+        return broadcast(self.builder, scalar, self.vector)
+
+    def begin(self, weight: Any, bias: Any, relu: Any) -> None:
+        """What all tiles share."""
+        self.weight = weight
+        self.factors = [self.factor(weight, number) for number in range(self.kernel**2)] if self.kept else []
+        self.shift, self.floor = broadcast(self.builder, bias, self.vector), lowest(self.builder, relu, self.vector)
+
+    def sources(self, x: Any, x_pitch: Any, first_row: Any, x_rows: Any, zeros: Any) -> list[Any]:
+        """The input rows that the strip meets."""
+        builder, found = self.builder, []
+        for r in range((self.height - 1) * self.stride + self.kernel):
+            row = builder.add(first_row, INT64(r))
+            source = at(builder, x, builder.mul(row, x_pitch))
+            found.append(builder.select(builder.icmp_unsigned("<", row, x_rows), source, zeros))
+        return found
+
+    def tile(self, sources: list[Any], start: Any, targets: list[Any], vectors: int, end: Any) -> None:
+        """The sums of so many vectors of columns, from input column `start` on, into rows at `targets`. end: of the
+        input's rows, or None where all that is read lies within them.
+
+        Input rows are met from top to bottom, and in each the kernel's columns from left to right, so each sum gets its
+        taps in the one order; only the sums of the rows in progress are alive.
+        """
+        builder, stride, size = self.builder, self.stride, self.vector.count
+        sums = [[ir.Constant(self.vector, [0.0] * size)] * vectors for _ in range(self.height)]
+        # Of each group of taps as wide as the stride, and each vector of columns, those that hold its inputs.
+        reads = [[[_reader(builder, self.vector, builder.add(start, INT64((v * stride + part) * size + tap)), end)
+                   for part in range(stride)] for v in range(vectors)]
+                 for tap in range(0, self.kernel, stride)]  # fmt: skip
+        for r, source in enumerate(sources):
+            weight = self.weight if self.kept else unknown(builder, self.weight)
+            soon, rest = divmod(r - 1, stride)
+            if rest == 0 and 0 <= soon < self.height:
+                # Of all rows at once, a cache whose lines lie a power of two apart would keep few until they are due.
+                for v in range(vectors):
+                    prefetch_to_write(builder, at(builder, targets[soon], INT64(v * size)))
+            rows = [(o, r - o * stride) for o in range(self.height) if 0 <= r - o * stride < self.kernel]
+            for tap in range(self.kernel):
+                if tap % stride == 0:
+                    source = unknown(builder, source)
+                    found = [[read(source) for read in parts] for parts in reads[tap // stride]]
+                inputs = [self._phase(parts, tap % stride) for parts in found]
+                for o, kernel_row in rows:
+                    number = kernel_row * self.kernel + tap
+                    value = self.factors[number] if self.kept else self.factor(weight, number)
+                    sums[o] = [builder.call(self.multiply_add, [value, *pair])
+                               for pair in zip(inputs, sums[o], strict=True)]  # fmt: skip
+            for o, kernel_row in rows:
+                if kernel_row == self.kernel - 1:
+                    for v, total in enumerate(sums[o]):
+                        finished = rectified(builder, builder.fadd(total, self.shift), self.floor)
+                        store(builder, finished, at(builder, targets[o], INT64(v * size)))
+
+    def _phase(self, parts: list[Any], phase: int) -> Any:
+        """Each stride-th element of some vectors, from that one on."""
+        if self.stride == 1:
+            return parts[0]
+        picks = [lane * self.stride + phase for lane in range(self.vector.count)]
+        return self.builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(INT32, len(picks)), picks))
+
+
+def most_vectors(kernel: int, stride: int) -> int:
+    """How many vectors of columns registers have room for, side by side; a stride takes them for what it picks from."""
+    kept = kernel**2 if WIDE and kernel**2 <= KEPT_TAPS else 1
+    # Besides the bias and the floor; for each vector the sums of the rows in progress, and what they meet.
+    return 1 if stride > 1 else ((32 if WIDE else 16) - kept - 2) // (kernel + 1)
+
+
+def _define_strip(module: Any, kernel: int, stride: int, height: int, vectors: int, vector: Any) -> Any:
+    """Strips of `height` output rows, swept by tiles of so many vectors where no mask is needed, else of one.
 
     void strip(T *x, i64 x_pitch, i64 row, i64 x_rows, T *zeros, i64 column, i64 x_columns, T *weight, T bias,
                i64 relu, T *out, i64 out_pitch, T *spare, i64 rows, i64 columns)
-    Output row 0 and column 0 meet input `row` and `column` first. Input rows are met from top to bottom, and in each
-    the kernel's columns from left to right, so each sum gets its taps in the one order; only the sums of the rows in
-    progress are alive. `spare` has room for a tile.
+    Output row 0 and column 0 meet input `row` and `column` first. `spare` has room for a tile of one vector.
     """
-    name = f"numconv_strip_{kernel}x{kernel}_{stride}_{height}_v{vector.count}x{itemsize(vector)}"
+    name = f"numconv_strip_{kernel}x{kernel}_{stride}_{height}x{vectors}_v{vector.count}x{itemsize(vector)}"
     element, size = vector.element, vector.count
     pointer = element.as_pointer()
     operands = [pointer, INT64, INT64, INT64, INT64, pointer, INT64, INT64, pointer, element, INT64, pointer, INT64,
@@ -61,73 +142,62 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vector: An
     x, x_start, x_pitch, first_row, x_rows, zeros, column, x_columns, *rest = given
     weight, bias, relu, out, out_start, out_pitch, spare, rows, columns = rest
     x, out = at(builder, x, x_start), at(builder, out, out_start)
-    multiply_add = fused(builder, vector)
-    kept = WIDE and kernel * kernel <= KEPT_TAPS
-
-    def factor(base: Any, number: int) -> Any:
-        return broadcast(builder, builder.load(at(builder, base, INT64(number))), vector)
-
-    factors = [factor(weight, number) for number in range(kernel * kernel)] if kept else []
-    picks = [
-        ir.Constant(ir.VectorType(INT32, size), [lane * stride + p for lane in range(size)]) for p in range(stride)
-    ]
-    shift, floor = broadcast(builder, bias, vector), lowest(builder, relu, vector)
-    sources = []
-    for r in range((height - 1) * stride + kernel):
-        row = builder.add(first_row, INT64(r))
-        source = at(builder, x, builder.mul(row, x_pitch))
-        sources.append(builder.select(builder.icmp_unsigned("<", row, x_rows), source, zeros))
+    strip = _Strip(builder, kernel, stride, height, vector)
+    strip.begin(weight, bias, relu)
+    sources = strip.sources(x, x_pitch, first_row, x_rows, zeros)
     complete = builder.icmp_signed(">=", rows, INT64(height))
-    with cgutils.for_range_slice(builder, INT64(0), columns, INT64(size), INT64) as (j, _):
-        start = builder.add(builder.mul(j, INT64(stride)), column)
-        # What is not a whole tile of the output goes to the spare one, and from there to its place.
+    done = builder.alloca(INT64)
+    builder.store(INT64(0), done)
+    head, body, end = (function.append_basic_block(part) for part in ("head", "body", "end"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    j = builder.load(done)
+    builder.cbranch(builder.icmp_signed("<", j, columns), body, end)
+    builder.position_at_end(body)
+    start, place = builder.add(builder.mul(j, INT64(stride)), column), at(builder, out, j)
+
+    def single() -> None:
+        """One vector. What is not a whole tile of the output goes to the spare one, and from there to its place."""
         whole = builder.and_(complete, builder.icmp_signed("<=", builder.add(j, INT64(size)), columns))
-        place = at(builder, out, j)
         target = builder.select(whole, place, spare)
-        target_pitch = builder.select(whole, out_pitch, INT64(size))
-        targets = [at(builder, target, builder.mul(INT64(o), target_pitch)) for o in range(height)]
-        for row in targets:
-            prefetch_to_write(builder, row)
-        # Of each group of taps as wide as the stride, the vectors that hold its inputs.
-        begins = [[builder.add(start, INT64(tap + part * size)) for part in range(stride)]
-                  for tap in range(0, kernel, stride)]  # fmt: skip
-        reads = [[_reader(builder, vector, begin, x_columns) for begin in group] for group in begins]
-
-        def values(source: Any) -> list[Any]:
-            """The inputs that each of the kernel's columns meets."""
-            found: list[Any] = []
-            for group in reads:
-                parts = [read(source) for read in group]
-                found += parts if stride == 1 else [builder.shuffle_vector(*parts, pick) for pick in picks]
-            return found
-
-        sums = [ir.Constant(vector, [0.0] * size)] * height
-        for r, source in enumerate(sources):
-            # Loads stay behind the row before: early, they would spill the sums.
-            inputs = values(unknown(builder, source))
-            again = weight if kept else unknown(builder, weight)
-            meeting = [(o, r - o * stride) for o in range(height) if 0 <= r - o * stride < kernel]
-            for tap in range(kernel):
-                for o, kernel_row in meeting:
-                    number = kernel_row * kernel + tap
-                    value = factors[number] if kept else factor(again, number)
-                    sums[o] = builder.call(multiply_add, [value, inputs[tap], sums[o]])
-            for o, kernel_row in meeting:
-                if kernel_row == kernel - 1:
-                    total = rectified(builder, builder.fadd(sums[o], shift), floor)
-                    store(builder, total, targets[o])
+        pitch = builder.select(whole, out_pitch, INT64(size))
+        targets = [at(builder, target, builder.mul(INT64(o), pitch)) for o in range(height)]
+        strip.tile(sources, start, targets, 1, x_columns)
         with builder.if_then(builder.not_(whole), likely=False):
             some = between(builder, vector, j, INT64(0), columns)
             with cgutils.for_range(builder, rows, intp=INT64) as row:
                 total = load(builder, vector, at(builder, spare, builder.mul(row.index, INT64(size))))
                 masked_store(builder, total, at(builder, place, builder.mul(row.index, out_pitch)), some)
+        builder.store(builder.add(j, INT64(size)), done)
+
+    if vectors == 1:
+        single()
+    else:
+        side = vectors * size
+        inside = builder.and_(complete, builder.icmp_signed("<=", builder.add(j, INT64(side)), columns))
+        if WIDE:
+            # From the first column that is read to the end of the last vector.
+            last = builder.add(start, INT64(side * stride + (kernel - 1) // stride * stride))
+            inside = builder.and_(inside, builder.icmp_signed(">=", start, INT64(0)))
+            inside = builder.and_(inside, builder.icmp_signed("<=", last, x_columns))
+        with builder.if_else(inside) as (then, otherwise):
+            with then:
+                targets = [at(builder, place, builder.mul(INT64(o), out_pitch)) for o in range(height)]
+                strip.tile(sources, start, targets, vectors, None)
+                builder.store(builder.add(j, INT64(side)), done)
+            with otherwise:
+                single()
+    builder.branch(head)
+    builder.position_at_end(end)
     builder.ret_void()
     return function
 
 
 def _reader(builder: Any, vector: Any, begin: Any, end: Any) -> Callable[[Any], Any]:
-    """Loads of a vector from column `begin` of a row, in which the columns below 0 and from `end` on are zero."""
-    if not WIDE:
+    """Loads of a vector from column `begin` of a row, in which the columns below 0 and from `end` on, if there is one,
+    are zero.
+    """
+    if end is None or not WIDE:
         # Without registers for masks, the input is a window with its padding filled in.
         return lambda row: load(builder, vector, at(builder, row, begin))
     mask = between(builder, vector, begin, INT64(0), end)
@@ -136,23 +206,25 @@ def _reader(builder: Any, vector: Any, begin: Any, end: Any) -> Callable[[Any], 
 
 @intrinsic
 def define_strip(typing_context: Any, extents: Any, zero: Any, operands: Any) -> Any:
-    """Run strips of extents (kernel, stride, rows), lengths of tuples, for the dtype of `zero`; their operands lie at
-    an address.
+    """Run strips of extents (kernel, stride, rows, vectors), lengths of tuples, for the dtype of `zero`; their operands
+    lie at an address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = vector_type(zero)
-        kernel, stride, height = (len(extent) for extent in extents)
-        call_own(builder, _define_strip(builder.module, kernel, stride, height, vector), args[2])
+        kernel, stride, height, vectors = (len(extent) for extent in extents)
+        call_own(builder, _define_strip(builder.module, kernel, stride, height, vectors, vector), args[2])
         return context.get_dummy_value()
 
     return types.void(extents, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
-def strip_tile(dtype: np.dtype[Any], kernel: int, stride: int, rows: int) -> Native:
-    """Strips of so many rows for a kernel of that size and stride, to be called by `call_strip`."""
-    lengths, zero = ((0,) * kernel, (0,) * stride, (0,) * rows), dtype.type(0)
+def strip_tile(dtype: np.dtype[Any], kernel: int, stride: int, rows: int, vectors: int) -> Native:
+    """Strips of so many rows, by so many vectors at a time, for a kernel of that size and stride, to be called by
+    `call_strip`.
+    """
+    lengths, zero = ((0,) * kernel, (0,) * stride, (0,) * rows, (0,) * vectors), dtype.type(0)
     return Native(lambda operands: define_strip(lengths, zero, operands))
 
 
