@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -54,7 +55,8 @@ def share_costs(
         return [min(block, length - start) for start in range(0, length, block)]
 
     out_d, out_h, out_w = (1, 1, *problem.out_spatial)[-3:]
-    plane = [(row, column) for row in sizes(out_h, rows) for column in sizes(out_w, columns)] * out_d
+    plane = list(itertools.product(sizes(out_h, rows), sizes(out_w, columns))) * out_d
+    cost = functools.cache(cost)
     group = [cost(*part, count) for count in sizes(problem.out_channels // problem.groups, channels) for part in plane]
     return even_shares(group * (problem.batch * problem.groups), threads)
 

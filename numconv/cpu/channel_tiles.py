@@ -62,6 +62,11 @@ def unit(machine: Machine, problem: Problem) -> int:
     return VECTORS * machine.lanes(problem.accumulator)
 
 
+def columns_of_tiles(machine: Machine, problem: Problem) -> range:
+    """Columns of blocks of whole tiles, of one row: none, since each block reads all weights anew."""
+    return range(0)
+
+
 def channel_step(machine: Machine, problem: Problem) -> int:
     """A task's channels are a multiple of this."""
     return unit(machine, problem)

@@ -43,7 +43,7 @@ GROUPS_APART = False
 DTYPES = "fdFD"
 # Share of the FMA peak of large products (bench/auto_regret.py), the depth, rows and columns at which half of it is
 # reached, and the part of it that is left at depth 1, which np.matmul gives to a loop of its own and to no BLAS.
-EFFICIENCY = 0.76
+EFFICIENCY = 0.72
 HALF_DEPTH, HALF_ROWS, HALF_COLUMNS = 4, 8, {"NCHW": 12, "NHWC": 50}
 OUTER = 0.02
 # Parts begin at whole multiples of this many rows or columns: a cache line of float32, and of BLAS tiles.

@@ -31,12 +31,15 @@ VECTORS = 3 if WIDE else 2
 # Pixels of a task at most: its sums, for 64 channels, take a quarter of a megabyte of the second-level cache.
 MAX_PIXELS = 1024
 LEAST_COLUMNS = 512
+FEW_TILES = 10
 # A bias for each row of the sums, as the length of a tuple.
 PER_ROW = (0, 0)
 # Neighbouring pixels lie together in the window.
 PHASED = True
 # Cycles that a tile takes to start and to load and store its sums, for each piece of a window.
 TILE_START = 40
+# And that a step takes at least, whose sums wait for those of the step before.
+LEAST_STEP = 12
 # How much longer sums of one tap take: each vector of a window serves one step, and comes from a far cache; and those
 # that tiles finish at once.
 ONE_TAP, ONE_TAP_FINISHED = 1.35, 0.95
@@ -49,6 +52,12 @@ EXTENTS = tuple((height, vectors) for height in (CHANNELS, FEW_CHANNELS, 1) for 
 def unit(machine: Machine, problem: Problem) -> int:
     """Channels that share a row of weights."""
     return 1
+
+
+def columns_of_tiles(machine: Machine, problem: Problem) -> range:
+    """Columns of blocks of a few whole tiles, of one row."""
+    step = VECTORS * machine.lanes(problem.accumulator)
+    return range(step, min(problem.out_spatial[-1], FEW_TILES * step + 1), step)
 
 
 def channel_step(machine: Machine, problem: Problem) -> int:
@@ -73,7 +82,9 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     )
     widths = ((VECTORS, runs * (vectors // VECTORS)), (1, runs * (vectors % VECTORS)))
     # Vectors from the window straddle cache lines: two loads each.
-    adding = sum(n * m * (problem.taps * max(h * v, 2 * v + h) + TILE_START) for h, n in heights for v, m in widths)
+    adding = sum(
+        n * m * (problem.taps * max(h * v, 2 * v + h, LEAST_STEP) + TILE_START) for h, n in heights for v, m in widths
+    )
     if math.prod(problem.kernel) == 1:
         adding = int(adding * (ONE_TAP_FINISHED if finishing else ONE_TAP))
     if finishing:

@@ -48,6 +48,8 @@ TASK_COST = 900
 # Bytes of a plane up to which the planes of an input are near one another: at 28x28 tiles took 1.1 times as long where
 # they lie as from a window, at 56x56 1.2 to 1.4 times, at 14x14 and 7x7 0.96 and 0.9.
 NEAR = 1 << 10
+# Of so many tasks, those at the ends of rows, which are smaller, are counted for what they are.
+FEW_TASKS = 32
 # A group's channels are cut into so many parts, so that all threads have work on a small map.
 PARTS = (1, 2, 4, 8, 16, 32, 64)
 SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
@@ -89,7 +91,8 @@ def work(problem: Problem, machine: Machine) -> Work:
     flops = 2.0 * machine.threads * _busiest(flat, machine, choice) * machine.lanes(problem.accumulator)
     share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY)
     rate = share * machine.flop_rate(problem.accumulator)
-    packing = float(math.prod(problem.weight_shape) * problem.accumulator.itemsize)
+    # Weights are read and written.
+    packing = 2.0 * math.prod(problem.weight_shape) * problem.accumulator.itemsize
     return Work(flops, rate, problem.bytes, machine.launch, packing * (choice.shape == "channels"))
 
 
@@ -252,7 +255,11 @@ def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
     channels = sorted({-(-tiles // part) * step for part in PARTS}, reverse=True)
     # Short rows only where there would be too few tasks.
     parts = max(out_w // shape.LEAST_COLUMNS + 1, machine.threads // max(1, tasks(problem, 1, out_w, step)))
-    columns = sorted({-(-out_w // part) for part in range(1, parts + 1)}, reverse=True)
+    parted = {-(-out_w // part) for part in range(1, parts + 1)}
+    if problem.rank == math.prod(problem.kernel) == 1:
+        # Such blocks share no inputs: all but the last may be of whole tiles.
+        parted.update(shape.columns_of_tiles(machine, problem))
+    columns = sorted(parted, reverse=True)
     found = []
     for c in columns:
         width = pitch(problem, c, shape.PHASED)
@@ -264,10 +271,15 @@ def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
 
 
 def _busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
-    """Cycles of the busiest thread, if all tasks were whole."""
+    """Cycles of the busiest thread; of many tasks, as if all were whole. Shares that are uneven cost a little more than
+    even ones, as a thread that is late has less help.
+    """
     shape, rows, columns, channels = choice
-    task = _task_cycles(problem, machine, shape, rows, columns, min(channels, problem.out_channels // problem.groups))
-    return -(-tasks(problem, rows, columns, channels) // machine.threads) * task
+    cost, count = functools.partial(_task_cycles, problem, machine, shape), tasks(problem, rows, columns, channels)
+    if count <= FEW_TASKS:
+        costs = share_costs(problem, rows, columns, channels, machine.threads, cost)
+        return max(costs) + (max(costs) - sum(costs) // machine.threads) // 4
+    return -(-count // machine.threads) * cost(rows, columns, min(channels, problem.out_channels // problem.groups))
 
 
 def _task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
