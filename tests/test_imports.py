@@ -27,6 +27,7 @@ PARTS = {
     "cpu.transforms",
     "cpu.pixel_tiles",
     "cpu.channel_tiles",
+    "cpu.tile_choice",
     "cpu.packing",
     "cpu.row_tiles",
     "cpu.row_strips",
@@ -75,7 +76,7 @@ FLOORS = (
     METHOD_FILES,
     {"testing", "peaks", "cuda.narrow", "cuda.sums"},
     {"narrow", "cpu.minimal_filtering", "cpu.fourier"},
-    {"cpu.winograd_blocks", "cpu.tile_rows", "cpu.packing"},
+    {"cpu.winograd_blocks", "cpu.tile_rows", "cpu.packing", "cpu.tile_choice"},
     {
         "cpu.overlap",
         "cpu.pixel_tiles",

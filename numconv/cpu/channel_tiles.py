@@ -51,6 +51,8 @@ WHOLE: Ends = (NOTHING, NOTHING, NOTHING)
 # A bias for each column of the sums, as the length of a tuple.
 PER_COLUMN = (0,)
 MAX_PIXELS = 256
+# No blocks of whole tiles of 1x1 kernels: each block reads all the weights anew.
+WHOLE_TILES = 0
 LEAST_COLUMNS = 56
 # A stride stays in the window.
 PHASED = False
@@ -60,11 +62,6 @@ TILE_START = 60
 def unit(machine: Machine, problem: Problem) -> int:
     """Channels that share a block of weights."""
     return VECTORS * machine.lanes(problem.accumulator)
-
-
-def columns_of_tiles(machine: Machine, problem: Problem) -> range:
-    """Columns of blocks of whole tiles, of one row: none, since each block reads all weights anew."""
-    return range(0)
 
 
 def channel_step(machine: Machine, problem: Problem) -> int:

@@ -29,6 +29,7 @@ from .operands import best_that_fits, biases, no_room, no_vectors, shared_scratc
 from .simd.fields import packed, record
 from .simd.ir import vector_lanes
 from .simd.shares import Share, njit, portion
+from .tile_choice import TASK_COST, Choice, choices
 from .window import Ahead, Tables, Window
 from .window_axes import copy_cycles, tap_ranges
 
@@ -206,17 +207,17 @@ def _taps(problem: Problem) -> Array:
 
 
 @functools.lru_cache(maxsize=1024)
-def _chosen(problem: Problem, machine: Machine) -> tuple[tuple[Group, tiled.Choice], ...]:
+def _chosen(problem: Problem, machine: Machine) -> tuple[tuple[Group, Choice], ...]:
     """The groups, each with the choice whose busiest thread has the least work, of those whose scratch is allowed."""
     found, allowed = [], allowed_scratch(problem, machine)
     for group in groups(problem):
         cost, scratch = (functools.partial(of, problem, group, machine) for of in (_cost, _scratch))
-        choices = tiled.choices(group.whole, machine, "channels")
-        found.append((group, best_that_fits(choices, cost, scratch, allowed)))
+        offered = choices(group.whole, machine, "channels")
+        found.append((group, best_that_fits(offered, cost, scratch, allowed)))
     return tuple(found)
 
 
-def _cost(problem: Problem, group: Group, machine: Machine, choice: tiled.Choice) -> int:
+def _cost(problem: Problem, group: Group, machine: Machine, choice: Choice) -> int:
     """What choices are compared by: the busiest thread's cycles, and those in which the weights of its tasks come."""
     taps = sum(member.phase.problem.taps for member in group.members)
     weights = taps * min(choice.channels, _group_channels(problem)) * problem.accumulator.itemsize
@@ -224,10 +225,10 @@ def _cost(problem: Problem, group: Group, machine: Machine, choice: tiled.Choice
     return _busiest(problem, group, machine, choice) + count * weights // WEIGHT_BYTES
 
 
-def _busiest(problem: Problem, group: Group, machine: Machine, choice: tiled.Choice) -> int:
+def _busiest(problem: Problem, group: Group, machine: Machine, choice: Choice) -> int:
     """Cycles of the busiest thread, if all tasks were whole."""
     _, rows, columns, channels = choice
-    task = tiled.TASK_COST
+    task = TASK_COST
     task += copy_cycles(group.whole, rows, columns, machine.lanes(problem.accumulator), channel_tiles.PHASED)
     for phase, *_ in group.members:
         _, own_rows, own_columns, most = _own_choice(phase, choice)
@@ -235,20 +236,20 @@ def _busiest(problem: Problem, group: Group, machine: Machine, choice: tiled.Cho
     return -(-tasks(group.whole, rows, columns, channels) // machine.threads) * task
 
 
-def _own_choice(phase: Phase, choice: tiled.Choice) -> tiled.Choice:
+def _own_choice(phase: Phase, choice: Choice) -> Choice:
     """What a task has of a phase."""
     height, width = (1, *phase.problem.out_spatial)[-2:]
     return choice._replace(rows=min(choice.rows, height), columns=min(choice.columns, width))
 
 
-def _scratch(problem: Problem, group: Group, machine: Machine, choice: tiled.Choice) -> int:
+def _scratch(problem: Problem, group: Group, machine: Machine, choice: Choice) -> int:
     """Bytes that all threads take, whose windows hold a plane at least."""
     geometry, _ = _window(problem, group, machine, choice)
     elements = geometry.planes * geometry.plane_size + _beside_window(group, machine, choice)
     return shared_scratch(problem, machine, elements)
 
 
-def _beside_window(group: Group, machine: Machine, choice: tiled.Choice) -> int:
+def _beside_window(group: Group, machine: Machine, choice: Choice) -> int:
     """Elements of a thread's scratch besides its window: one phase's at a time, and what it is stored through."""
     own = [(phase.problem, _own_choice(phase, choice)) for phase, *_ in group.members]
     return _aside(group, machine) + max(tiled.beside_window(problem, machine, one) for problem, one in own)
@@ -260,7 +261,7 @@ def _aside(group: Group, machine: Machine) -> int:
     return lanes * (lanes + 1)
 
 
-def _window(problem: Problem, group: Group, machine: Machine, choice: tiled.Choice) -> tuple[Window, Tables]:
+def _window(problem: Problem, group: Group, machine: Machine, choice: Choice) -> tuple[Window, Tables]:
     beside, allowed = _beside_window(group, machine, choice), allowed_scratch(problem, machine)
     return tiled.window_beside(group.whole, machine, choice, beside, allowed)
 
@@ -284,9 +285,7 @@ def _launch(problem: Problem, number: int, machine: Machine, finite: bool) -> Ar
     return packed(*records)
 
 
-def _within(
-    member: Member, choice: tiled.Choice, geometry: Window, tables: Tables, finite: bool
-) -> tuple[Window, Tables]:
+def _within(member: Member, choice: Choice, geometry: Window, tables: Tables, finite: bool) -> tuple[Window, Tables]:
     """The Window and Tables of a phase, within the window of its group."""
     problem = member.phase.problem
     sides = zip(member[1:3], (1, *problem.dilation)[-2:], (1, *problem.kernel)[-2:], strict=True)

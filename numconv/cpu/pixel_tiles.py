@@ -31,7 +31,8 @@ VECTORS = 3 if WIDE else 2
 # Pixels of a task at most: its sums, for 64 channels, take a quarter of a megabyte of the second-level cache.
 MAX_PIXELS = 1024
 LEAST_COLUMNS = 512
-FEW_TILES = 10
+# Blocks of 1x1 kernels may be so many whole tiles wide.
+WHOLE_TILES = 10
 # A bias for each row of the sums, as the length of a tuple.
 PER_ROW = (0, 0)
 # Neighbouring pixels lie together in the window.
@@ -52,12 +53,6 @@ EXTENTS = tuple((height, vectors) for height in (CHANNELS, FEW_CHANNELS, 1) for 
 def unit(machine: Machine, problem: Problem) -> int:
     """Channels that share a row of weights."""
     return 1
-
-
-def columns_of_tiles(machine: Machine, problem: Problem) -> range:
-    """Columns of blocks of a few whole tiles, of one row."""
-    step = VECTORS * machine.lanes(problem.accumulator)
-    return range(step, min(problem.out_spatial[-1], FEW_TILES * step + 1), step)
 
 
 def channel_step(machine: Machine, problem: Problem) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,14 +26,14 @@ from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
 from . import channel_tiles, packing, pixel_tiles
-from .blocks import Blocks, blocks, locate, share_costs, take, tasks
+from .blocks import Blocks, blocks, locate, share_costs, take
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
 from .simd.fields import packed, record
 from .simd.ir import contiguous, vectors_fit
 from .simd.shares import Share, njit
+from .tile_choice import SHAPES, Choice, busiest, choices, in_place, task_cycles
 from .window import WINDOW_BYTES, Ahead, Tables, Window, fill, input_as_window, read_by, window
-from .window_axes import copy_cycles, lies_in_place, pitch
 
 NAME = "tiled"
 REPRODUCIBLE = True
@@ -41,27 +41,8 @@ NEEDS_RTOL = False
 STRIDED_OUT = True
 GROUPS_APART = False
 
-# Share of the FMA peak that the cycles of `_busiest` were measured to run at (bench/auto_regret.py).
+# Share of the FMA peak that the cycles of `busiest` were measured to run at (bench/auto_regret.py).
 EFFICIENCY = 0.75
-# Cycles that a task takes besides its copies and sums: depthwise layers are a task a channel.
-TASK_COST = 900
-# Bytes of a plane up to which the planes of an input are near one another: at 28x28 tiles took 1.1 times as long where
-# they lie as from a window, at 56x56 1.2 to 1.4 times, at 14x14 and 7x7 0.96 and 0.9.
-NEAR = 1 << 10
-# Of so many tasks, those at the ends of rows, which are smaller, are counted for what they are.
-FEW_TASKS = 32
-# A group's channels are cut into so many parts, so that all threads have work on a small map.
-PARTS = (1, 2, 4, 8, 16, 32, 64)
-SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
-
-
-class Choice(NamedTuple):
-    """The shape of tile, and the output rows, columns and channels of a task."""
-
-    shape: str
-    rows: int
-    columns: int
-    channels: int
 
 
 class Prepared(NamedTuple):
@@ -88,7 +69,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 def work(problem: Problem, machine: Machine) -> Work:
     flat = _flat(problem, machine)
     choice = _choose(flat, machine, _shape(problem, machine))
-    flops = 2.0 * machine.threads * _busiest(flat, machine, choice) * machine.lanes(problem.accumulator)
+    flops = 2.0 * machine.threads * busiest(flat, machine, choice) * machine.lanes(problem.accumulator)
     share = machine.efficiency(NAME, problem.accumulator, EFFICIENCY)
     rate = share * machine.flop_rate(problem.accumulator)
     # Weights are read and written.
@@ -135,7 +116,7 @@ def _flat(problem: Problem, machine: Machine) -> Problem:
         return problem
 
     def cycles(one: Problem) -> int:
-        return min(_busiest(one, machine, _choose(one, machine, name)) for name in SHAPES)
+        return min(busiest(one, machine, _choose(one, machine, name)) for name in SHAPES)
 
     return min((problem.in_a_row, problem), key=cycles)
 
@@ -176,7 +157,7 @@ def _launch(problem: Problem, machine: Machine, shape: str, finite: bool, contig
     """What `correlate` is told of a Problem, whose input is contiguous or not."""
     choice = _choose(problem, machine, shape)
     geometry, tables = _window(problem, machine, choice)
-    if contiguous and _in_place(problem, choice):
+    if contiguous and in_place(problem, choice):
         geometry, tables = input_as_window(problem, geometry, tables)
     tables = tables._replace(tiles=SHAPES[shape].tiles(problem, *choice[1:], finite))
     return packed(geometry, split(problem, machine, choice, finite), tables)
@@ -195,13 +176,6 @@ def window_beside(
     # What a thread may take, less its sums and the rest of a cache line.
     left = allowed // machine.threads - (beside + CACHE_LINE) * itemsize
     return window(problem, *choice[1:3], lanes, min(WINDOW_BYTES, left), phased=SHAPES[choice.shape].PHASED)
-
-
-def _in_place(problem: Problem, choice: Choice) -> bool:
-    """Whether tiles read a contiguous input where it lies: single numbers of planes that are small."""
-    near = math.prod(problem.spatial) * problem.accumulator.itemsize <= NEAR
-    step = channel_tiles.run_length(choice.columns)
-    return near and choice.shape == "channels" and lies_in_place(problem, choice.rows, choice.columns, step)
 
 
 def split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> Blocks:
@@ -236,65 +210,21 @@ def _scratch(problem: Problem, machine: Machine, choice: Choice) -> int:
 def _shape(problem: Problem, machine: Machine) -> str:
     """The shape of tile whose busiest thread has the least work."""
     flat = _flat(problem, machine)
-    return min(SHAPES, key=lambda name: _busiest(flat, machine, _choose(flat, machine, name)))
+    return min(SHAPES, key=lambda name: busiest(flat, machine, _choose(flat, machine, name)))
 
 
 @functools.lru_cache(maxsize=1024)
 def _choose(problem: Problem, machine: Machine, shape: str) -> Choice:
     """The choice whose busiest thread has the least work, larger blocks first; of those whose scratch is allowed."""
-    cost, scratch = (functools.partial(of, problem, machine) for of in (_busiest, _scratch))
+    cost, scratch = (functools.partial(of, problem, machine) for of in (busiest, _scratch))
     return best_that_fits(choices(problem, machine, shape), cost, scratch, allowed_scratch(problem, machine))
-
-
-def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
-    """What may be chosen with a shape of tile."""
-    shape = SHAPES[name]
-    out_h, out_w = (1, *problem.out_spatial)[-2:]
-    step = shape.channel_step(machine, problem)
-    tiles = max(1, -(-(problem.out_channels // problem.groups) // step))
-    channels = sorted({-(-tiles // part) * step for part in PARTS}, reverse=True)
-    # Short rows only where there would be too few tasks.
-    parts = max(out_w // shape.LEAST_COLUMNS + 1, machine.threads // max(1, tasks(problem, 1, out_w, step)))
-    parted = {-(-out_w // part) for part in range(1, parts + 1)}
-    if problem.rank == math.prod(problem.kernel) == 1:
-        # Such blocks share no inputs: all but the last may be of whole tiles.
-        parted.update(shape.columns_of_tiles(machine, problem))
-    columns = sorted(parted, reverse=True)
-    found = []
-    for c in columns:
-        width = pitch(problem, c, shape.PHASED)
-        most = max(1, shape.MAX_PIXELS // width)
-        if c == 1 or c <= shape.MAX_PIXELS:
-            rows = sorted({-(-out_h // part) for part in range(-(-out_h // most), out_h + 1)}, reverse=True)
-            found += [Choice(name, r, c, co) for r in rows for co in channels]
-    return found
-
-
-def _busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
-    """Cycles of the busiest thread; of many tasks, as if all were whole. Shares that are uneven cost a little more than
-    even ones, as a thread that is late has less help.
-    """
-    shape, rows, columns, channels = choice
-    cost, count = functools.partial(_task_cycles, problem, machine, shape), tasks(problem, rows, columns, channels)
-    if count <= FEW_TASKS:
-        costs = share_costs(problem, rows, columns, channels, machine.threads, cost)
-        return max(costs) + (max(costs) - sum(costs) // machine.threads) // 4
-    return -(-count // machine.threads) * cost(rows, columns, min(channels, problem.out_channels // problem.groups))
-
-
-def _task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
-    in_place = _in_place(problem, Choice(shape, rows, columns, channels))
-    lanes = machine.lanes(problem.accumulator)
-    copying = 0 if in_place else copy_cycles(problem, rows, columns, lanes, SHAPES[shape].PHASED)
-    adding: int = SHAPES[shape].cycles(problem, machine, rows, columns, channels)
-    return TASK_COST + copying + adding
 
 
 def shares(problem: Problem, machine: Machine) -> list[int]:
     """Cycles of each thread's share."""
     shape, problem = _shape(problem, machine), _flat(problem, machine)
     _, rows, columns, channels = _choose(problem, machine, shape)
-    cost = functools.partial(_task_cycles, problem, machine, shape)
+    cost = functools.partial(task_cycles, problem, machine, shape)
     return share_costs(problem, rows, columns, channels, machine.threads, cost)
 
 

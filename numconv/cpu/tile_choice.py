@@ -1,0 +1,85 @@
+"""Which tiles `tiled` may take, how much of the output a task of them may be, and how long its busiest thread works."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+from ..machine import Machine
+from ..problem import Problem
+from . import channel_tiles, pixel_tiles
+from .blocks import share_costs, tasks
+from .window_axes import copy_cycles, lies_in_place, pitch
+
+# Cycles that a task takes besides its copies and sums: depthwise layers are a task a channel.
+TASK_COST = 900
+# Bytes of a plane up to which the planes of an input are near one another: at 28x28 tiles took 1.1 times as long where
+# they lie as from a window, at 56x56 1.2 to 1.4 times, at 14x14 and 7x7 0.96 and 0.9.
+NEAR = 1 << 10
+# Of so many tasks, those at the ends of rows, which are smaller, are counted for what they are.
+FEW_TASKS = 32
+# A group's channels are cut into so many parts, so that all threads have work on a small map.
+PARTS = (1, 2, 4, 8, 16, 32, 64)
+SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
+
+
+class Choice(NamedTuple):
+    """The shape of tile, and the output rows, columns and channels of a task."""
+
+    shape: str
+    rows: int
+    columns: int
+    channels: int
+
+
+def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
+    """What may be chosen with a shape of tile."""
+    shape = SHAPES[name]
+    out_h, out_w = (1, *problem.out_spatial)[-2:]
+    step = shape.channel_step(machine, problem)
+    tiles = max(1, -(-(problem.out_channels // problem.groups) // step))
+    channels = sorted({-(-tiles // part) * step for part in PARTS}, reverse=True)
+    # Short rows only where there would be too few tasks.
+    parts = max(out_w // shape.LEAST_COLUMNS + 1, machine.threads // max(1, tasks(problem, 1, out_w, step)))
+    parted = {-(-out_w // part) for part in range(1, parts + 1)}
+    if problem.rank == math.prod(problem.kernel) == 1:
+        # Such blocks share no inputs: all but the last may be of whole tiles.
+        tile = shape.VECTORS * machine.lanes(problem.accumulator)
+        parted.update(range(tile, min(out_w, shape.WHOLE_TILES * tile + 1), tile))
+    columns = sorted(parted, reverse=True)
+    found = []
+    for c in columns:
+        width = pitch(problem, c, shape.PHASED)
+        most = max(1, shape.MAX_PIXELS // width)
+        if c == 1 or c <= shape.MAX_PIXELS:
+            rows = sorted({-(-out_h // part) for part in range(-(-out_h // most), out_h + 1)}, reverse=True)
+            found += [Choice(name, r, c, co) for r in rows for co in channels]
+    return found
+
+
+def busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
+    """Cycles of the busiest thread; of many tasks, as if all were whole. Shares that are uneven cost a little more than
+    even ones, as a thread that is late has less help.
+    """
+    shape, rows, columns, channels = choice
+    cost, count = functools.partial(task_cycles, problem, machine, shape), tasks(problem, rows, columns, channels)
+    if count <= FEW_TASKS:
+        costs = share_costs(problem, rows, columns, channels, machine.threads, cost)
+        return max(costs) + (max(costs) - sum(costs) // machine.threads) // 4
+    return -(-count // machine.threads) * cost(rows, columns, min(channels, problem.out_channels // problem.groups))
+
+
+def task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
+    """Cycles of a task of so many output rows, columns and channels."""
+    lanes, there = machine.lanes(problem.accumulator), in_place(problem, Choice(shape, rows, columns, channels))
+    copying = 0 if there else copy_cycles(problem, rows, columns, lanes, SHAPES[shape].PHASED)
+    adding: int = SHAPES[shape].cycles(problem, machine, rows, columns, channels)
+    return TASK_COST + copying + adding
+
+
+def in_place(problem: Problem, choice: Choice) -> bool:
+    """Whether tiles read a contiguous input where it lies: single numbers of planes that are small."""
+    near = math.prod(problem.spatial) * problem.accumulator.itemsize <= NEAR
+    step = channel_tiles.run_length(choice.columns)
+    return near and choice.shape == "channels" and lies_in_place(problem, choice.rows, choice.columns, step)
