@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from fractions import Fraction
 
 import numba
 import numpy as np
 import pytest
+from golden import run
 
 import numconv as nc
+from numconv.cpu import minimal_filtering
 from numconv.cpu.toom_cook import POINTS, TAPS, growth, transforms
+from numconv.machine import machine
 from numconv.methods import methods
 from numconv.testing import Case, arrays, assert_matches
 
@@ -131,3 +136,40 @@ def test_an_rtol_lets_it_in_and_without_one_it_is_never_taken(case):
     assert nc.plan(shape, weight, rtol=1e-3, reproducible=True, **options).method not in NAMES
     between = BY_NAME["winograd"].expected_error(nc.plan(shape, weight, **options).problem) * 0.99
     assert nc.plan(shape, weight, rtol=between, **options).method == "winograd2"
+
+
+@pytest.fixture
+def anew():
+    """Have blocks chosen anew, in the test and after it."""
+
+    def forget():
+        for choice in (minimal_filtering._choose, minimal_filtering._launch):
+            choice.cache_clear()
+
+    yield forget
+    forget()
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (44, 1), (75, 1), (80, 2), (102, 2)])
+def test_units_in_bands_have_the_bits_of_units_one_by_one(monkeypatch, anew, channels, groups, layout):
+    case = Case("", (2, 6, 19, 14), (channels, 6 // groups, 3, 3), {"padding": 1, "groups": groups})
+    problem = dataclasses.replace(case.problem(np.float32), layout=layout)
+    given, weight, bias = arrays(problem)
+    x, out = (
+        problem.channels_first(np.zeros(problem.laid_out(shape), np.float32), shape)
+        for shape in (problem.x_shape, problem.out_shape)
+    )
+    x[...] = given
+    results, method = [], BY_NAME["winograd"]
+    for near, threads in itertools.product((0, 1e9), (1, 2, 16)):
+        monkeypatch.setattr(minimal_filtering, "NEAR", near)
+        anew()
+        on = machine(threads)
+        scratch = np.full(method.scratch_bytes(problem, on), 0xFF, np.uint8)
+        method.run(problem, on, method.prepare(problem, on, weight, bias), x, out, scratch)
+        results.append(out.copy())
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+    direct = run(BY_NAME["loops"], case.problem(np.float32), on, given, weight, bias)
+    np.testing.assert_allclose(results[0], direct, atol=1e-4 * np.abs(direct).max())

@@ -3,7 +3,7 @@
 A tile of m x m outputs is a product of transforms of its inputs and of the taps, (m + 2)**2 of them element by element
 where direct summation takes 9 m**2 [1]_. Summed over channels, these are matrix products, by the register tiles of
 direct summation. A task fills a window of the input, transforms all of its tiles with tiles in the vector lanes, and
-goes through the output channels eight at a time: products, transform back, bias and activation. The weights are
+goes through the output channels in bands: products, transform back, bias and activation. The weights are
 transformed once, in float64. Where an output meets NaN, inf or an overflow, direct sums replace its tile.
 
 The bound: an output is a sum of products of transformed inputs and weights. Each goes through no more roundings than a
@@ -40,7 +40,7 @@ from .simd.winograd import input_transform, output_transform
 from .toom_cook import TAPS, as_floats, growth, transforms
 from .window import Tables, Window, window
 from .window_axes import copy_cycles, total_planes
-from .winograd_blocks import UNIT, WIDTH, Squares, correlate, pack
+from .winograd_blocks import BAND, UNIT, WIDTH, Squares, correlate, pack
 
 # Share of the FMA peak that the cycles below were measured to run at (bench/peers.py).
 EFFICIENCY = 0.75
@@ -49,6 +49,10 @@ PARTS = (1, 2, 4, 8, 16, 32, 64)
 # Bytes of a task's transformed inputs at most: 7 MB, which share the last cache with other threads' and the weights,
 # were 9% slower than 2 MB on 3x3 128@112, where fewer tasks should have been faster.
 TRANSFORMED_BYTES = 4 << 20
+# Up to this share of the second-level cache they stay there for all units of output channels; of more, a band of units
+# meets an element together, which brings it once: layers of 56 pixels and more run 1.1 to 1.4 times as fast, but with
+# fewer inputs the band's larger sums cost 5 to 10%.
+NEAR = 0.6
 # The most that errors were seen to exceed direct summation's, and the steps that a transform's roundings are worth.
 SEEN_GROWTH = {2: 1.6, 4: 4.1}
 TRANSFORM_STEPS = 16
@@ -67,8 +71,8 @@ class Choice(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """transformed: for each unit of eight channels, [element of a tile, plane, channel], one after the other; weight:
-    (groups, co, taps), for what is summed directly after all; bias: (groups * co,).
+    """transformed: as `row_of` in winograd_blocks.py has it; weight: (groups, co, taps), for what is summed directly
+    after all; bias: (groups * co,).
     """
 
     transformed: Array
@@ -173,6 +177,9 @@ def _squares(problem: Problem, machine: Machine, outputs: int, choice: Choice) -
     pitch = lanes // rows if rows == 4 else choice.columns
     places = -(-(-(-choice.rows // rows) * rows * pitch + lanes) // lanes) * lanes
     extent = outputs + TAPS - 1
+    tile_step = total_planes(problem) * places + lanes
+    near = extent**2 * tile_step * problem.accumulator.itemsize <= NEAR * machine.caches[:2][-1]
+    channels = UNIT if near else BAND
     return Squares(
         outputs=outputs,
         extent=extent,
@@ -181,9 +188,10 @@ def _squares(problem: Problem, machine: Machine, outputs: int, choice: Choice) -
         rows=rows,
         places=places,
         # A line more, lest all elements of a tile meet in one set of the first-level cache: 1.5 times as fast.
-        tile_step=total_planes(problem) * places + lanes,
-        sum_step=UNIT * places + lanes,
+        tile_step=tile_step,
+        sum_step=channels * places + lanes,
         buffer=2 * outputs * extent * lanes,
+        channels=channels,
         together=1 if problem.layout == "NCHW" else UNIT,
         starts=np.zeros(0, np.int64),
     )

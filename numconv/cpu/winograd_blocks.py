@@ -21,8 +21,8 @@ class Squares(NamedTuple):
     outputs: of a tile, in each direction, and extent: of its transform. columns: tiles in a row of a block; pitch: from
     one row of tiles to the next among transformed ones, and rows: of tiles in one vector. places: for transformed tiles
     of a plane. tile_step and sum_step: from one element of the transforms to the next. buffer: of an input transform.
-    together: output channels that are stored together, one, or, where they lie last, a unit. starts: in the window, of
-    what a vector of tiles is made from.
+    channels: output channels that are summed together; together: that are stored together, one, or, where they lie
+    last, a unit. starts: in the window, of what a vector of tiles is made from.
     """
 
     outputs: int
@@ -34,12 +34,13 @@ class Squares(NamedTuple):
     tile_step: int
     sum_step: int
     buffer: int
+    channels: int
     together: int
     starts: Array
 
 
-# Output channels that are summed and transformed back together: whose weights lie together.
-UNIT = CHANNELS
+# Output channels of a tile of sums, and those whose weights lie together, element by element of the transforms.
+UNIT, BAND = CHANNELS, 4 * CHANNELS
 WIDTH = VECTORS
 # Where the addresses of the transforms stand, behind those of the tiles of sums.
 INPUT_TRANSFORM, OUTPUT_TRANSFORM = 6, 7
@@ -56,8 +57,8 @@ def correlate(
     scratch: Array,
     integers: Array,
 ) -> None:
-    """The tasks of one share, and then what is left of the others: x (n, c, d, h, w), weight (extent**2, groups*co,
-    planes), out (n, groups*co, od, oh, ow), flags (n, od, rows, columns of tiles), scratch (shares, ...).
+    """The tasks of one share, and then what is left of the others: x (n, c, d, h, w), weight as `row_of` has it,
+    out (n, groups*co, od, oh, ow), flags (n, od, rows, columns of tiles), scratch (shares, ...).
     """
     window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
     squares = record(Squares, integers, 3)
@@ -70,8 +71,8 @@ def correlate(
         low, high = group * group_channels + first, group * group_channels + end
         own = scratch[share.number]
         correlate_block(
-            image, weight, low, bias, out[n, low:high, od], flags[n, od], od, oh, ow, own, tables, window,
-            blocks, squares,
+            image, weight, low, group_channels, bias, out[n, low:high, od], flags[n, od], od, oh, ow, own, tables,
+            window, blocks, squares,
         )  # fmt: skip
         task, end_task = take(share, 1, len(out), blocks)
 
@@ -81,6 +82,7 @@ def correlate_block(
     x: Array,
     weight: Array,
     channel: int,
+    group_channels: int,
     bias: Array,
     out: Array,
     flags: Array,
@@ -112,31 +114,43 @@ def correlate_block(
         planes = min(window.planes, window.total_planes - plane)
         fill(panel, x, plane, planes, od, oh, ow, tables, window)
         transform_inputs(panel, tiles, buffer, plane, planes, rows, tables, window, squares)
-    for first in range(0, len(out), UNIT):
-        channels = min(UNIT, len(out) - first)
-        place = (channel + first) * elements * depth
+    for begin in range(0, len(out), squares.channels):
+        end = min(begin + squares.channels, len(out))
         for f in range(elements):
-            source, target = tiles[f * squares.tile_step :], sums[f * squares.sum_step :]
-            factors = weight[place + f * channels * depth :]
-            sweep(
-                tables.tiles, target, places, count * lanes, channels, factors, 1, channels, 0, source, tables.offsets,
-                1, 0, 1,
-            )  # fmt: skip
-        for co in range(channels):
+            source = tiles[f * squares.tile_step :]
+            for first in range(begin, end, UNIT):
+                channels = min(UNIT, end - first)
+                target = sums[f * squares.sum_step + (first - begin) * places :]
+                factors = weight[row_of(channel + first, group_channels, f, elements) * depth :]
+                sweep(
+                    tables.tiles, target, places, count * lanes, channels, factors, 1, channels, 0, source,
+                    tables.offsets, 1, 0, 1,
+                )  # fmt: skip
+        for co in range(begin, end):
             into = results[co % squares.together * apart :]
             call_transform(
                 tables.tiles[OUTPUT_TRANSFORM],
-                (sums[co * places :], squares.sum_step, checks, into, outputs * places, count),
+                (sums[(co - begin) * places :], squares.sum_step, checks, into, outputs * places, count),
             )
-            if (co + 1) % squares.together == 0 or co + 1 == channels:
-                begin = first + co - co % squares.together
-                target, shifts = out[begin : first + co + 1], bias[channel + begin :]
-                store(target, results, apart, shifts, oh, ow, window, blocks, squares)
+            if (co + 1) % squares.together == 0 or co + 1 == end:
+                low = co - co % squares.together
+                store(out[low : co + 1], results, apart, bias[channel + low :], oh, ow, window, blocks, squares)
     for row in range(rows):
         for column in range(squares.columns):
             check = checks[row * squares.pitch + column]
             if check != check and ow // outputs + column < flags.shape[1]:
                 flags[oh // outputs + row, ow // outputs + column] = 1
+
+
+@njit()
+def row_of(channel: int, group_channels: int, f: int, elements: int) -> int:
+    """The number of the row, one value a plane, at which a unit's weights begin for element f of the transforms.
+
+    Weights are [band of channels of a group, element, unit of channels, plane, channel].
+    """
+    inside = channel % group_channels
+    first = inside - inside % BAND
+    return (channel - inside + first) * elements + f * min(BAND, group_channels - first) + inside - first
 
 
 @njit()
@@ -217,7 +231,6 @@ def pack_unit(weight: Array, matrix: Array, transformed: Array, before: int, fir
     squares, halves = buffer[: taps * taps], buffer[taps * taps : taps * taps + extent * taps]
     results = buffer[taps * taps + extent * taps :]
     channels, planes = min(UNIT, len(weight) - first), weight.shape[1] // (taps * taps)
-    target = transformed[(before + first) * extent * extent * planes :]
     for plane in range(planes):
         for tap in range(taps * taps):
             for co in range(channels):
@@ -229,8 +242,9 @@ def pack_unit(weight: Array, matrix: Array, transformed: Array, before: int, fir
             for column in range(extent):
                 combine(results[row * extent + column], matrix[column], halves[row * taps :], 1)
         for f in range(extent * extent):
+            row = row_of(before + first, len(weight), f, extent * extent)
             for co in range(channels):
-                target[(f * planes + plane) * channels + co] = results[f, co]
+                transformed[row * planes + plane * channels + co] = results[f, co]
 
 
 @njit()
