@@ -49,21 +49,20 @@ class _Strip:
     kept: whether registers hold all the weights.
     """
 
-    def __init__(self, builder: Any, kernel: int, stride: int, height: int, vector: Any) -> None:
+    def __init__(
+        self, builder: Any, kernel: int, stride: int, height: int, vector: Any, weight: Any, bias: Any, relu: Any
+    ) -> None:
         self.builder, self.kernel, self.stride, self.height, self.vector = builder, kernel, stride, height, vector
         self.kept = WIDE and kernel * kernel <= KEPT_TAPS
         self.multiply_add = fused(builder, vector)
+        self.weight = weight
+        self.factors = [self.factor(weight, number) for number in range(kernel**2)] if self.kept else []
+        self.shift, self.floor = broadcast(builder, bias, vector), lowest(builder, relu, vector)
 
     def factor(self, weight: Any, number: int) -> Any:
         """A weight in all lanes."""
         scalar = self.builder.load(at(self.builder, weight, INT64(number)))
         return broadcast(self.builder, scalar, self.vector)
-
-    def begin(self, weight: Any, bias: Any, relu: Any) -> None:
-        """What all tiles share."""
-        self.weight = weight
-        self.factors = [self.factor(weight, number) for number in range(self.kernel**2)] if self.kept else []
-        self.shift, self.floor = broadcast(self.builder, bias, self.vector), lowest(self.builder, relu, self.vector)
 
     def sources(self, x: Any, x_pitch: Any, first_row: Any, x_rows: Any, zeros: Any) -> list[Any]:
         """The input rows that the strip meets."""
@@ -97,6 +96,7 @@ class _Strip:
             rows = [(o, r - o * stride) for o in range(self.height) if 0 <= r - o * stride < self.kernel]
             for tap in range(self.kernel):
                 if tap % stride == 0:
+                    # Loads stay behind those of the tap before: early, they would spill the sums.
                     source = unknown(builder, source)
                     found = [[read(source) for read in parts] for parts in reads[tap // stride]]
                 inputs = [self._phase(parts, tap % stride) for parts in found]
@@ -142,8 +142,7 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vectors: i
     x, x_start, x_pitch, first_row, x_rows, zeros, column, x_columns, *rest = given
     weight, bias, relu, out, out_start, out_pitch, spare, rows, columns = rest
     x, out = at(builder, x, x_start), at(builder, out, out_start)
-    strip = _Strip(builder, kernel, stride, height, vector)
-    strip.begin(weight, bias, relu)
+    strip = _Strip(builder, kernel, stride, height, vector, weight, bias, relu)
     sources = strip.sources(x, x_pitch, first_row, x_rows, zeros)
     complete = builder.icmp_signed(">=", rows, INT64(height))
     done = builder.alloca(INT64)
