@@ -82,7 +82,7 @@ EVERY_RUN = (28, 14, 9, 7, 5, 4, 3, 2, 1)
 SPARING = sorted(sparing(3, EVERY_RUN) | sparing(5, (3, 7, 10, 28)) | sparing(7, (5, 14)))
 FINISHING = [(1, run, vectors, True, True, NOTHING) for rows, run in channel_tiles.EXTENTS if WIDE
              for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
-DENSE = PIXELS + CHANNELS + SPARING + FINISHING
+DENSE = PIXELS + CHANNELS + SPARING + FINISHING + [(2, pixel_tiles.CHANNELS, 1, False, False)]
 
 # (rows, the kernel's rows or 0 for any, its columns at once, stride, pixels): the widest tiles of channels last.
 LANES = [(channel_lanes.ROWS, kernel, kernel, stride, channel_lanes.WIDTHS[0])

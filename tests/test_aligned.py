@@ -21,6 +21,14 @@ def test_an_array_is_whole_writeable_and_at_a_line(shape, dtype):
         assert array.nbytes < aligned.LEAST_BYTES or array.__array_interface__["data"][0] % aligned.LINE_BYTES == 0
 
 
+def test_large_arrays_of_one_size_lie_at_different_places_of_a_page():
+    """And at none of the first lines, where numpy's own begin."""
+    arrays = [aligned.empty((1, 1, 1024, 1024), np.float32) for _ in range(6)]
+    places = [array.__array_interface__["data"][0] % aligned.PAGE_BYTES for array in arrays]
+    assert min(places) >= aligned.FIRST_LINE * aligned.LINE_BYTES
+    assert len(set(places)) > len(places) // 2
+
+
 def test_small_arrays_are_numpys():
     assert aligned.empty((4, 5), np.float32).base is None
     assert aligned.empty((0, 5), np.float32).shape == (0, 5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from fractions import Fraction
 
 import numba
@@ -12,7 +11,6 @@ import pytest
 from golden import run
 
 import numconv as nc
-from numconv.cpu import minimal_filtering
 from numconv.cpu.toom_cook import POINTS, TAPS, growth, transforms
 from numconv.machine import machine
 from numconv.methods import methods
@@ -138,22 +136,12 @@ def test_an_rtol_lets_it_in_and_without_one_it_is_never_taken(case):
     assert nc.plan(shape, weight, rtol=between, **options).method == "winograd2"
 
 
-@pytest.fixture
-def anew():
-    """Have blocks chosen anew, in the test and after it."""
-
-    def forget():
-        for choice in (minimal_filtering._choose, minimal_filtering._launch):
-            choice.cache_clear()
-
-    yield forget
-    forget()
-
-
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("size", [(19, 14), (30, 50), (40, 70)])
 @pytest.mark.parametrize(("channels", "groups"), [(8, 1), (44, 1), (75, 1), (80, 2), (102, 2)])
-def test_units_in_bands_have_the_bits_of_units_one_by_one(monkeypatch, anew, channels, groups, layout):
-    case = Case("", (2, 6, 19, 14), (channels, 6 // groups, 3, 3), {"padding": 1, "groups": groups})
+def test_channels_in_bands_and_units_of_every_number(channels, groups, size, layout):
+    """By maps with one vector of tiles, and with more than whole tiles take."""
+    case = Case("", (2, 6, *size), (channels, 6 // groups, 3, 3), {"padding": 1, "groups": groups})
     problem = dataclasses.replace(case.problem(np.float32), layout=layout)
     given, weight, bias = arrays(problem)
     x, out = (
@@ -162,9 +150,7 @@ def test_units_in_bands_have_the_bits_of_units_one_by_one(monkeypatch, anew, cha
     )
     x[...] = given
     results, method = [], BY_NAME["winograd"]
-    for near, threads in itertools.product((0, 1e9), (1, 2, 16)):
-        monkeypatch.setattr(minimal_filtering, "NEAR", near)
-        anew()
+    for threads in (1, 2, 16):
         on = machine(threads)
         scratch = np.full(method.scratch_bytes(problem, on), 0xFF, np.uint8)
         method.run(problem, on, method.prepare(problem, on, weight, bias), x, out, scratch)

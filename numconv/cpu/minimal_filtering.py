@@ -36,6 +36,7 @@ from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, t
 from .pixel_tiles import kinds
 from .repair import repair
 from .simd.fields import packed
+from .simd.tiles import tile
 from .simd.winograd import input_transform, output_transform
 from .toom_cook import TAPS, as_floats, growth, transforms
 from .window import Tables, Window, window
@@ -49,10 +50,6 @@ PARTS = (1, 2, 4, 8, 16, 32, 64)
 # Bytes of a task's transformed inputs at most: 7 MB, which share the last cache with other threads' and the weights,
 # were 9% slower than 2 MB on 3x3 128@112, where fewer tasks should have been faster.
 TRANSFORMED_BYTES = 4 << 20
-# Up to this share of the second-level cache they stay there for all units of output channels; of more, a band of units
-# meets an element together, which brings it once: layers of 56 pixels and more run 1.1 to 1.4 times as fast, but with
-# fewer inputs the band's larger sums cost 5 to 10%.
-NEAR = 0.6
 # The most that errors were seen to exceed direct summation's, and the steps that a transform's roundings are worth.
 SEEN_GROWTH = {2: 1.6, 4: 4.1}
 TRANSFORM_STEPS = 16
@@ -177,9 +174,6 @@ def _squares(problem: Problem, machine: Machine, outputs: int, choice: Choice) -
     pitch = lanes // rows if rows == 4 else choice.columns
     places = -(-(-(-choice.rows // rows) * rows * pitch + lanes) // lanes) * lanes
     extent = outputs + TAPS - 1
-    tile_step = total_planes(problem) * places + lanes
-    near = extent**2 * tile_step * problem.accumulator.itemsize <= NEAR * machine.caches[:2][-1]
-    channels = UNIT if near else BAND
     return Squares(
         outputs=outputs,
         extent=extent,
@@ -188,10 +182,9 @@ def _squares(problem: Problem, machine: Machine, outputs: int, choice: Choice) -
         rows=rows,
         places=places,
         # A line more, lest all elements of a tile meet in one set of the first-level cache: 1.5 times as fast.
-        tile_step=tile_step,
-        sum_step=channels * places + lanes,
+        tile_step=total_planes(problem) * places + lanes,
+        sum_step=min(BAND, choice.channels) * places + lanes,
         buffer=2 * outputs * extent * lanes,
-        channels=channels,
         together=1 if problem.layout == "NCHW" else UNIT,
         starts=np.zeros(0, np.int64),
     )
@@ -206,7 +199,8 @@ def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Array, in
     geometry, tables = _window(problem, machine, outputs, choice)
     split = blocks(problem, rows, columns, choice.channels)
     transforms_at = np.array([native(outputs, dtype).address for native in (input_transform, output_transform)])
-    tiles = np.concatenate([kinds(problem, choice.channels, False), transforms_at])
+    pair = tile(2, UNIT, 1, dtype, False, False).address if min(choice.channels, problem.out_channels) > UNIT else 0
+    tiles = np.concatenate([kinds(problem, choice.channels, False), transforms_at, [pair]])
     tables = tables._replace(offsets=squares.places * np.arange(geometry.total_planes), tiles=tiles)
     together = outputs // squares.rows
     starts = [part // together * outputs * geometry.pitch + part % together * lanes for part in range(outputs)]
@@ -282,7 +276,7 @@ def _task_cycles(problem: Problem, machine: Machine, outputs: int, choice: Choic
     strips = -(-choice.rows // squares.rows) * -(-choice.columns * squares.rows // lanes)
     vectors = -(-((choice.rows - 1) * squares.pitch + choice.columns) // lanes)
     wide, single = divmod(vectors, WIDTH)
-    a_unit = wide * (WIDTH * UNIT * planes + TILE_START) + single * ((UNIT + 2) * planes + TILE_START)
+    a_unit = wide * (WIDTH * UNIT * planes + TILE_START) + single * ((UNIT + 1) * planes + TILE_START)
     adding = squares.extent**2 * -(-channels // UNIT) * a_unit
     storing = channels * vectors * OUTPUT_CYCLES[outputs]
     if problem.layout == "NCHW":

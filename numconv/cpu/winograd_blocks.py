@@ -11,6 +11,7 @@ from .simd.copies import copy_finish, transpose_finish
 from .simd.fields import record
 from .simd.ir import vector_lanes
 from .simd.shares import Share, njit, portion
+from .simd.tiles import call_tile
 from .simd.winograd import call_transform
 from .window import Tables, Window, fill
 
@@ -21,8 +22,8 @@ class Squares(NamedTuple):
     outputs: of a tile, in each direction, and extent: of its transform. columns: tiles in a row of a block; pitch: from
     one row of tiles to the next among transformed ones, and rows: of tiles in one vector. places: for transformed tiles
     of a plane. tile_step and sum_step: from one element of the transforms to the next. buffer: of an input transform.
-    channels: output channels that are summed together; together: that are stored together, one, or, where they lie
-    last, a unit. starts: in the window, of what a vector of tiles is made from.
+    together: output channels that are stored together, one, or, where they lie last, a unit. starts: in the window, of
+    what a vector of tiles is made from.
     """
 
     outputs: int
@@ -34,16 +35,16 @@ class Squares(NamedTuple):
     tile_step: int
     sum_step: int
     buffer: int
-    channels: int
     together: int
     starts: Array
 
 
-# Output channels of a tile of sums, and those whose weights lie together, element by element of the transforms.
+# Output channels of a tile of sums; and of a band, whose products with an element of the transforms come one after the
+# other: so transformed inputs, which are more than a second-level cache holds, are fetched once for all of them.
 UNIT, BAND = CHANNELS, 4 * CHANNELS
 WIDTH = VECTORS
-# Where the addresses of the transforms stand, behind those of the tiles of sums.
-INPUT_TRANSFORM, OUTPUT_TRANSFORM = 6, 7
+# Where the addresses of the transforms stand, and of a tile of two units by one vector, behind those of `sweep`.
+INPUT_TRANSFORM, OUTPUT_TRANSFORM, PAIR = 6, 7, 8
 
 
 @njit(parallel=True)
@@ -114,18 +115,14 @@ def correlate_block(
         planes = min(window.planes, window.total_planes - plane)
         fill(panel, x, plane, planes, od, oh, ow, tables, window)
         transform_inputs(panel, tiles, buffer, plane, planes, rows, tables, window, squares)
-    for begin in range(0, len(out), squares.channels):
-        end = min(begin + squares.channels, len(out))
+    for begin in range(0, len(out), BAND):
+        end = min(begin + BAND, len(out))
         for f in range(elements):
-            source = tiles[f * squares.tile_step :]
-            for first in range(begin, end, UNIT):
-                channels = min(UNIT, end - first)
-                target = sums[f * squares.sum_step + (first - begin) * places :]
-                factors = weight[row_of(channel + first, group_channels, f, elements) * depth :]
-                sweep(
-                    tables.tiles, target, places, count * lanes, channels, factors, 1, channels, 0, source,
-                    tables.offsets, 1, 0, 1,
-                )  # fmt: skip
+            source, target = tiles[f * squares.tile_step :], sums[f * squares.sum_step :]
+            multiply(
+                target, places, count, source, weight, channel + begin, end - begin, group_channels, f, elements, depth,
+                tables,
+            )  # fmt: skip
         for co in range(begin, end):
             into = results[co % squares.together * apart :]
             call_transform(
@@ -140,6 +137,46 @@ def correlate_block(
             check = checks[row * squares.pitch + column]
             if check != check and ow // outputs + column < flags.shape[1]:
                 flags[oh // outputs + row, ow // outputs + column] = 1
+
+
+@njit()
+def multiply(
+    sums: Array,
+    places: int,
+    count: int,
+    source: Array,
+    weight: Array,
+    channel: int,
+    channels: int,
+    group_channels: int,
+    f: int,
+    elements: int,
+    depth: int,
+    tables: Tables,
+) -> None:
+    """sums[co, p] = weights of element f, [channel + co, plane], times source [plane, p], for so many vectors of p.
+
+    Of the vectors that are no whole tile's, two units share each: with one, a step is short, and waits for the last.
+    """
+    lanes, whole, co = vector_lanes(sums), count - count % WIDTH, 0
+    while co < channels:
+        pair = co + 2 * UNIT <= channels and whole < count
+        row = row_of(channel + co, group_channels, f, elements)
+        second = row_of(channel + co + UNIT, group_channels, f, elements) if pair else row
+        for unit in range(1 + pair):
+            some, factors = min(UNIT, channels - co), weight[(second if unit else row) * depth :]
+            width = whole if pair else count
+            target = sums[(co + unit * UNIT) * places :]
+            sweep(
+                tables.tiles, target, places, width * lanes, some, factors, 1, some, 0, source, tables.offsets, 1, 0, 1
+            )
+        for vector in range(whole, count if pair else whole):
+            call_tile(
+                tables.tiles[PAIR], weight[row * depth :], (second - row) * depth, 1, source[vector * lanes :],
+                tables.offsets, len(tables.offsets), 1, 0, UNIT, 0, sums[co * places + vector * lanes :], places, 1,
+                0, 0, weight, 0, 0, 0,
+            )  # fmt: skip
+        co += 2 * UNIT if pair else UNIT
 
 
 @njit()
