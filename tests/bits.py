@@ -115,8 +115,8 @@ def sparing_outputs(size, kernel):
 OUTPUTS += sparing_outputs(7, 3) + sparing_outputs(14, 3) + sparing_outputs(7, 5)
 
 
-# How a line ends that writes a vector to the stack, and one that reads it from there.
-STACK = (r"[xyz]mm\d+, .*\(%rsp\)", r"\(%rsp\), %[xyz]mm.*")
+# What a line has that writes a vector to the stack, and one that reads it from there.
+STACK = (r"[xyz]mm\d+, .*\(%rsp\)", r"\(%rsp\), %[xyz]mm")
 
 
 def spill(native, least, same=0):
@@ -126,7 +126,7 @@ def spill(native, least, same=0):
     ((name, body),) = re.findall(r"^(numconv_\w+):\n(.*?)^\.Lfunc_end", native.assembly(), re.MULTILINE | re.DOTALL)
     if body.count("vfmadd") < least:
         return f"{name} has fewer multiply-adds than sums"
-    stored, loaded = (len(re.findall(f"{end}$", body, re.MULTILINE)) for end in STACK)
+    stored, loaded = (len(re.findall(access, body)) for access in STACK)
     return f"{name} spills" if stored > same or (loaded and not same) else None
 
 

@@ -199,7 +199,8 @@ def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Array, in
     geometry, tables = _window(problem, machine, outputs, choice)
     split = blocks(problem, rows, columns, choice.channels)
     transforms_at = np.array([native(outputs, dtype).address for native in (input_transform, output_transform)])
-    pair = tile(2, UNIT, 1, dtype, False, False).address if min(choice.channels, problem.out_channels) > UNIT else 0
+    most = min(choice.channels, problem.out_channels // problem.groups)
+    pair = tile(2, UNIT, 1, dtype, False, False).address if most >= 2 * UNIT else 0
     tiles = np.concatenate([kinds(problem, choice.channels, False), transforms_at, [pair]])
     tables = tables._replace(offsets=squares.places * np.arange(geometry.total_planes), tiles=tiles)
     together = outputs // squares.rows
