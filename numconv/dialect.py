@@ -131,27 +131,25 @@ def _on_gpu(
     stream: Any,
 ) -> Call:
     """The Call of a convolution with device arrays, or with NumPy arrays and device="cuda"."""
-    there = lies_on_gpu(input)
     if is_word(device, ("cpu",)):
-        if there:
+        if lies_on_gpu(input):
             raise TypeError("the input lies on a CUDA device, but device is 'cpu': copy it to the host first")
         return convolution(rank, input, weight, bias, options, wish, out, conjugate)
     if device is not None:
         cuda_number(device)
-    from .cuda.arrays import DeviceArray, device_array
+    from .cuda.arrays import DeviceArray, described
 
+    lying = described("input", input)
+    there = lying is not None
+    x: Any = lying if there else as_array("input", input)
     arrays: list[Any] = []
-    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
-        if value is None or isinstance(value, DeviceArray):
-            arrays.append(value)
-        elif lies_on_gpu(value) != there:
+    for name, value in (("weight", weight), ("bias", bias)):
+        array = None if value is None else described(name, value)
+        if value is not None and not isinstance(value, DeviceArray) and (array is not None) != there:
             here, other = ("a CUDA device", "the host") if there else ("the host", "a CUDA device")
             raise TypeError(f"the input lies on {here}, but the {name} on {other}: copy one of them first")
-        elif there:
-            arrays.append(device_array(name, value))
-        else:
-            arrays.append(as_array(name, value))
-    x, weight, bias = arrays
+        arrays.append(as_array(name, value) if array is None and value is not None else array)
+    weight, bias = arrays
     for name, array in (("weight", weight), ("bias", bias)):
         if there and array is not None and array.device != x.device:
             raise ValueError(

@@ -200,7 +200,7 @@ class Plan:
             there = self._held.described(x)
             x = as_array("input", x) if there is None else there
             self._check(x)
-            if type(x) is np.ndarray:
+            if there is None:
                 check_out(out, self._out_shape, self.problem, (x,))
             return self._held.run(x, out, stream)
         problem = self.problem

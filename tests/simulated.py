@@ -18,7 +18,6 @@ from numba.cuda.simulator.cudadrv import devicearray, devices
 import numconv as nc
 from numconv.cuda import launch
 from numconv.cuda.arrays import device_array
-from numconv.foreign import lies_on_gpu
 from numconv.machine import gpu_machine, typical_gpu
 from numconv.methods import cuda_methods
 from numconv.testing import CASES, EDGES, Case, arrays, assert_matches, tolerance
@@ -241,47 +240,6 @@ def test_a_call_runs_on_its_own_stream_the_inputs_or_the_default(monkeypatch):
         (mine, 4096, mine),
     ):
         assert launch.stream_of(given, device_array("input", Foreign(X, of_input))) == expected
-
-
-def test_a_tensor_is_described_by_torchs_words_and_where_those_do_not_do_by_its_interface(monkeypatch):
-    streams = types.SimpleNamespace(current_stream=lambda device: types.SimpleNamespace(cuda_stream=4096 + device))
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=streams, strided="strided"))
-
-    class Tensor(Foreign):
-        dtype, layout, requires_grad, is_cuda = "torch.float32", "strided", False, True
-        device = types.SimpleNamespace(index=0)
-
-        def __init__(self, array, conjugate=False):
-            super().__init__(array)
-            self.shape, self.asked, self.conjugate = array.shape, 0, conjugate
-
-        @property
-        def __cuda_array_interface__(self):
-            self.asked += 1
-            return super().__cuda_array_interface__
-
-        def stride(self):
-            return tuple(step // self.array.itemsize for step in self.array.strides)
-
-        def data_ptr(self):
-            return self.array.ctypes.data
-
-        def is_conj(self):
-            return self.conjugate
-
-        def is_neg(self):
-            return False
-
-    Tensor.__module__ = "torch"
-    view = X[:, :, ::2, 1:]
-    plain, other = Tensor(view), Tensor(view, conjugate=True)
-    assert lies_on_gpu(plain)
-    found, asked = device_array("input", plain), device_array("input", other)
-    assert (plain.asked, other.asked) == (0, 1)
-    # Its interface names no stream.
-    assert found.stream == asked.stream == 4096
-    for name in ("shape", "dtype", "strides", "pointer", "device"):
-        assert getattr(found, name) == getattr(asked, name), name
 
 
 def test_the_result_has_the_callers_type(monkeypatch):

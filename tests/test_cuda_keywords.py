@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import inspect
+import sys
+import types
 
 import pytest
 
@@ -16,6 +18,8 @@ from ptx_device import assert_same_bits, normal, there
 
 import numconv as nc
 from numconv.cuda import blas, cublas
+from numconv.cuda.arrays import DTYPES, device_array
+from numconv.foreign import lies_on_gpu
 from numconv.testing import CASES, arrays
 
 FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
@@ -216,3 +220,93 @@ def test_cublas_is_asked_where_it_is_installed(device, monkeypatch, case, dtype)
     library.status = 13
     with pytest.raises(RuntimeError, match="status 13: leave it out by method='matmul'"):
         layer(there(x))
+
+
+def torch_of(**words):
+    """What stands for torch: its dtypes, its new arrays, and what a test adds."""
+
+    def empty_strided(shape, strides, *, dtype, device):
+        array = np.empty(shape, dtype.removeprefix("torch."))
+        assert device == Tensor.device
+        assert strides == tuple(step // array.itemsize for step in array.strides)
+        return Tensor(array)
+
+    found = types.ModuleType("torch")
+    known = {name: f"torch.{name}" for name in DTYPES}
+    vars(found).update(known, strided="strided", empty_strided=empty_strided, **words)
+    return found
+
+
+# Its own word for a stream's handle, and the public one where that is missing.
+RAW = {"_C": types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 4096 + device)}
+PUBLIC = {
+    "_C": None,
+    "cuda": types.SimpleNamespace(current_stream=lambda device: types.SimpleNamespace(cuda_stream=4096 + device)),
+}
+
+
+class Tensor(ptx_device.DeviceArray):
+    layout, requires_grad, is_cuda, device = "strided", False, True, "cuda:0"
+    conjugate = negative = False
+
+    def __init__(self, array, **marks):
+        super().__init__(array)
+        self.dtype, self.asked = f"torch.{array.dtype}", 0
+        vars(self).update(marks)
+
+    @property
+    def __cuda_array_interface__(self):
+        self.asked += 1
+        return super().__cuda_array_interface__
+
+    def get_device(self):
+        return 0
+
+    def stride(self):
+        return tuple(step // self.array.itemsize for step in self.array.strides)
+
+    def data_ptr(self):
+        return self.array.ctypes.data
+
+    def is_conj(self):
+        return self.conjugate
+
+    def is_neg(self):
+        return self.negative
+
+
+Tensor.__module__ = "torch"
+
+
+@pytest.mark.parametrize("words", [RAW, PUBLIC], ids=["raw", "public"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tensor_is_described_by_torchs_words_as_by_its_interface(device, monkeypatch, dtype, words):
+    monkeypatch.setitem(sys.modules, "torch", torch_of(**words))
+    view = X.astype(dtype)[:, :, ::2, 1:]
+    plain = Tensor(view)
+    assert lies_on_gpu(plain)
+    found = device_array("input", plain)
+    assert plain.asked == 0
+    for marks in ({"conjugate": True}, {"negative": True}, {"dtype": "torch.other"}, {"layout": "other"}):
+        other = Tensor(view, **marks)
+        asked = device_array("input", other)
+        assert other.asked == 1
+        # Its interface names no stream.
+        assert found.stream == asked.stream == 4096
+        for name in ("shape", "dtype", "strides", "pointer", "device", "size", "span", "contiguous"):
+            assert getattr(found, name) == getattr(asked, name), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "complex64"])
+def test_a_tensors_result_is_a_new_tensor(device, monkeypatch, dtype):
+    raw = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 0)
+    monkeypatch.setitem(sys.modules, "torch", torch_of(_C=raw))
+    x, weight = normal(1, 2, 5, 5, dtype=dtype), normal(3, 2, 3, 3, dtype=dtype)
+    expected = nc.conv2d(x, weight, padding=1, method="loops")
+    layer = nc.plan(x.shape, Tensor(weight), padding=1, method="loops")
+    found, out = layer(Tensor(x)), Tensor(np.empty_like(expected))
+    assert type(found) is Tensor
+    assert_same_bits(found.array, expected)
+    assert layer(Tensor(x), out=out) is out
+    assert_same_bits(out.array, expected)
+    assert_same_bits(nc.conv2d(Tensor(x), Tensor(weight), padding=1, method="loops").array, expected)

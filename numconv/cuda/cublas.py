@@ -40,10 +40,13 @@ class Products:
     def __init__(self, functions: Any) -> None:
         self._library, self._handles = functions, deque[Any]()
         functions.cublasSetStream_v2.argtypes = (POINTER, POINTER)
-        for name, real in FUNCTIONS.values():
+        # The function of each kind with the two factors that it takes by their addresses.
+        self._functions = {}
+        for kind, (name, real) in FUNCTIONS.items():
             scale = ctypes.POINTER(real)
             function = getattr(functions, name)
             function.argtypes = (POINTER, INT, INT, INT, INT, INT, scale, *MATRIX, *MATRIX, scale, *MATRIX, INT)
+            self._functions[kind] = function, real(1), real(0)
 
     def _handle(self) -> Any:
         try:
@@ -67,8 +70,8 @@ class Products:
         """result[i] = left[i] @ right[i] for so many i: (m, k) by (k, n) for sizes (m, n, k), column after column,
         `left` perhaps turned over. A matrix: its address, elements from one column to the next, and to the next matrix.
         """
-        name, real = FUNCTIONS[kind.char]
-        function, one, zero, handle = getattr(self._library, name), real(1), real(0), self._handle()
+        function, one, zero = self._functions[kind.char]
+        handle = self._handle()
         try:
             _check(self._library.cublasSetStream_v2(handle, stream))
             _check(function(handle, turned, AS_IT_LIES, *sizes, one, *left, *right, zero, *result, count))

@@ -76,13 +76,13 @@ def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.
         (1, 1, *problem.stride)[-3],
         int(problem.activation == "relu"),
     )
-    return pack.prepare(problem, weight, bias, 1, 1, places, found)
+    return pack.prepare(problem, weight, bias, 1, 1, places, (strip.build(found), found))
 
 
 def run(
     problem: Problem, machine: Machine, prepared: pack.Prepared, x: Any, out: Any, scratch: Any, stream: Any = None
 ) -> None:
     memory, steps = pack.reached(problem, x, out, stream)
-    weight, bias, *tables, places, geometry = prepared
+    weight, bias, *tables, (correlate, geometry) = prepared
     grid = strip_geometry.blocks(problem, geometry)
-    strip.build(geometry)[grid, THREADS, stream or 0](memory, weight, bias, out, *tables, places, *steps)
+    correlate[grid, THREADS, stream or 0](memory, weight, bias, out, *tables, *steps)

@@ -35,8 +35,10 @@ def _library() -> Any:
 
 
 cuda: Any = _library()
+AS_IT_IS = contextlib.nullcontext()
 
 
+@functools.cache
 def simulated() -> bool:
     """Whether numba runs kernels in Python, under NUMBA_ENABLE_CUDASIM=1."""
     return not isinstance(cuda, Missing) and "simulator" in cuda.jit.__module__
@@ -58,7 +60,7 @@ def _bindings() -> Any:
 def using(device: int) -> Any:
     """A context manager within which a device is the current one: nothing to do where it is already."""
     if not simulated() and current() == _handle(device):
-        return contextlib.nullcontext()
+        return AS_IT_IS
     return cuda.gpus[device]
 
 

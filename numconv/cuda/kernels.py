@@ -27,9 +27,10 @@ class Memory:
 
     def __init__(self, owner: Any, size: int, dtype: np.dtype[Any], pointer: int) -> None:
         self.owner, self.size, self.dtype, self.pointer = owner, size, dtype, pointer
+        itemsize = dtype.itemsize
         # A 1-D array as numba's kernels take it: no object and no parent of the host, then size, itemsize, pointer,
         # shape and strides.
-        self.words = (0, 0, size, dtype.itemsize, pointer, size, dtype.itemsize)
+        self.words = (0, 0, size, itemsize, pointer, size, itemsize)
 
     @staticmethod
     def of(array: Any) -> Memory:
@@ -83,23 +84,26 @@ class Kernel:
         return functools.partial(self._launch, *launch)
 
     def _launch(self, grid: Any, threads: int, stream: Any, *arguments: Any) -> None:
-        kinds: list[Any] = [current()]
+        kinds: list[Any] = []
         words: list[int] = []
         for argument in arguments:
-            if isinstance(argument, int):
+            if type(argument) is Memory:
+                kinds.append(argument.dtype)
+                words += argument.words
+            elif isinstance(argument, int):
                 kinds.append(int)
                 words.append(argument)
             elif isinstance(argument, tuple):
                 kinds.append(len(argument))
-                words.extend(argument)
+                words += argument
             else:
                 memory = Memory.of(argument)
                 kinds.append(memory.dtype)
-                words.extend(memory.words)
-        key = tuple(kinds)
+                words += memory.words
+        key = current(), *kinds
         handle = self._handles.get(key)
         if handle is None:
-            handle = self._handles[key] = self._compiled(kinds[1:])
+            handle = self._handles[key] = self._compiled(kinds)
         _core().launch(_core_stream(stream), _configuration(grid, threads), handle, *words)
 
     def _compiled(self, kinds: list[Any]) -> Any:

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..foreign import lies_on_gpu
 from ..machine import GPUS, Gpu, Machine
 from ..method import Array
 from ..problem import Problem
 from ..validate import cuda_number, refuse
-from .arrays import DeviceArray, device_array, new_like, row_major
+from .arrays import DeviceArray, described, device_array, new_like, row_major
 from .driver import EXTRA, cuda, using
 from .narrow import narrowed
 from .place import new, place
@@ -135,14 +134,18 @@ class Held:
         """
         self._method, self._problem, self._machine = method, problem, on
         self._view, self._shape, self._wanted = call.view, shape, wanted
+        # Phases add up what a shorter float would round, and integers are made of the sums.
+        sums = problem.overflow is not None or (not problem.plain and problem.output != problem.accumulator)
+        self._result = problem.accumulator if sums else problem.output
+        self._direct = problem.layout == "NCHW" and not sums
         self._device = device_of(call.x, call.device)
-        with self._using():
+        with using(self._device):
             given = [upload(call.weight), upload(call.bias)]
             arrays = [call.x, *(one for one in given if one is not None)]
             ordered = once and all(_by_default(one) for one in arrays) and call.stream in DEFAULT_STREAMS
             if ordered:
                 # The calls of one stream wait for one another.
-                given = [one and dataclasses.replace(one, pooled=True) for one in given]
+                given = [one and one.lent() for one in given]
                 self._prepared = method.prepare(problem, on, *given)
                 return
             # Weights there may still be written on a stream of their own, and the plan may be called on another.
@@ -155,17 +158,14 @@ class Held:
         """What it holds there."""
         return int(self._prepared.nbytes)
 
-    def _using(self) -> Any:
-        return _driver(lambda: using(self._device))
-
     @staticmethod
     def described(x: Any) -> DeviceArray | None:
         """A device array as `run` takes it; None for any other input."""
-        return device_array("input", x) if type(x) is not np.ndarray and lies_on_gpu(x) else None
+        return None if type(x) is np.ndarray else described("input", x)
 
     def run(self, x: Any, out: Any, stream: Any) -> Any:
         """The result of one call, in the type of the input: one launch for a device array."""
-        with self._using():
+        with using(self._device):
             if not isinstance(x, DeviceArray):
                 return self._through(x, out)
             if x.device != self._device:
@@ -184,18 +184,16 @@ class Held:
         if not out.size:
             return
         x = x.channels_first(problem.rank, problem.layout)
-        # Phases add up what a shorter float would round, and integers are made of the sums.
-        sums = problem.overflow is not None or (not problem.plain and problem.output != problem.accumulator)
-        direct = view is None and problem.layout == "NCHW" and not sums
-        dtype = problem.accumulator if sums else problem.output
-        result = out if direct else new(problem.out_shape, dtype, stream)
+        direct = self._direct and view is None
+        result = out if direct else new(problem.out_shape, self._result, stream)
         self._method.run(problem, self._machine, self._prepared, x, result.flat(), None, stream)
+        if direct:
+            return
         if problem.overflow is not None:
             result = narrowed(problem, result, stream)
         if view is not None:
-            whole = dataclasses.replace(result, shape=self._shape, strides=row_major(self._shape))
-            place(view(whole), out, stream=stream)
-        elif not direct:
+            place(view(result.seen(self._shape, row_major(self._shape))), out, stream=stream)
+        else:
             place(result, out.channels_first(problem.rank, problem.layout), stream=stream)
 
     def _through(self, x: Array, out: Array | None) -> Array:
@@ -256,11 +254,11 @@ def _pinned(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def check_out(out: Any, x: DeviceArray, shape: tuple[int, ...], problem: Problem) -> DeviceArray:
     """The description of `out`, if it can take the result."""
-    if isinstance(out, np.ndarray) or not lies_on_gpu(out):
+    found = described("out", out)
+    if found is None:
         refuse(
             TypeError, f"out is a {type(out).__name__}, but the input lies on a CUDA device: pass one there", problem
         )
-    found = device_array("out", out)
     if found.shape != shape:
         refuse(ValueError, f"out has shape {found.shape}, but the result has shape {shape}", problem)
     if found.dtype != problem.output:

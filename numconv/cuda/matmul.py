@@ -11,7 +11,6 @@ It wins on 1x1 layers without stride and padding.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from ..accuracy import direct_bound, direct_expected
@@ -42,8 +41,7 @@ def scratch_bytes(problem: Problem, machine: Machine) -> int:
 
 
 def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.Prepared:
-    shape = (*weight.shape[:2], 1)
-    flat = dataclasses.replace(weight, shape=shape, strides=(*weight.strides[:2], 0))
+    flat = weight.seen((*weight.shape[:2], 1), (*weight.strides[:2], 0))
     return tile.prepare(problem.in_a_row, machine, flat, bias)
 
 

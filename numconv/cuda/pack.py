@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -20,8 +19,8 @@ THREADS = 128
 
 class Prepared(NamedTuple):
     """On the device: the weights by blocks; the bias in the accumulator's dtype, zeros for none, and behind it what the
-    padding holds; the tables that lead from a padded position on each axis to the input's, or to -1. And the geometry
-    that all are for, so that fewer images of a Problem run by it too.
+    padding holds; the tables that lead from a padded position on each axis to the input's, or to -1. And the kernel
+    that all are for, with its geometry, so that fewer images of a Problem run by it too.
     """
 
     weight: Memory
@@ -30,7 +29,7 @@ class Prepared(NamedTuple):
     height: Memory
     width: Memory
     places: Memory
-    geometry: Any = None
+    launch: Any = None
 
     @property
     def nbytes(self) -> int:
@@ -73,7 +72,7 @@ def prepare(
     lanes: int,
     chunk: int,
     places: tuple[int, ...],
-    geometry: Any = None,
+    launch: Any = None,
     packed: Memory | None = None,
 ) -> Prepared:
     """Pack weights by so many output channels, input channels padded to a multiple of `chunk`, unless they are."""
@@ -85,7 +84,7 @@ def prepare(
     if packed is None:
         packed = _packed(weight, problem.accumulator, problem.groups * blocks * padded * volume * lanes, sizes)
     depth, height, width, numbers = _tables(problem, places, weight.device)
-    return Prepared(packed, biases(problem, bias, weight.device), depth, height, width, numbers, geometry)
+    return Prepared(packed, biases(problem, bias, weight.device), depth, height, width, numbers, launch)
 
 
 def where_it_lies(problem: Problem, weight: DeviceArray) -> tuple[Memory, int, int] | None:
@@ -130,7 +129,7 @@ def contiguous(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
     sizes = (1, problem.batch, problem.batch, problem.in_channels, problem.in_channels)
     copy = allocate(x.size, problem.x_dtype, stream)
     _pack(x, copy, (*sizes, size_d * size_h * size_w, 1, size_h, size_w), stream)
-    return dataclasses.replace(x, source=copy, pointer=copy.pointer, strides=row_major(x.shape))
+    return DeviceArray(copy, x.shape, x.dtype, row_major(x.shape), copy.pointer, x.device, x.stream)
 
 
 def reached(problem: Problem, x: DeviceArray, out: Memory, stream: Any) -> tuple[Memory, tuple[int, ...]]:
@@ -144,12 +143,19 @@ def reached(problem: Problem, x: DeviceArray, out: Memory, stream: Any) -> tuple
 
 def in_a_row(problem: Problem, x: DeviceArray, stream: Any) -> DeviceArray:
     """The input with all pixels of an image and channel in one row: a copy where they lie in several."""
-    steps = [(size, step) for size, step in zip(x.shape[2:], x.strides[2:], strict=True) if size != 1]
+    step = _step(x.shape[2:], x.strides[2:])
+    if step is None:
+        x, step = contiguous(problem, x, stream), 1
+    return x.seen((*x.shape[:2], problem.pixels), (*x.strides[:2], step))
+
+
+@functools.lru_cache(maxsize=1024)
+def _step(spatial: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
+    """Elements from one pixel to the next, None where that is not the same for all."""
+    steps = [(size, step) for size, step in zip(spatial, strides, strict=True) if size != 1]
     if any(step != size * below for (_, step), (size, below) in itertools.pairwise(steps)):
-        x = contiguous(problem, x, stream)
-        steps = [(problem.pixels, 1)]
-    last = steps[-1][1] if steps else 1
-    return dataclasses.replace(x, shape=(*x.shape[:2], problem.pixels), strides=(*x.strides[:2], last))
+        return None
+    return steps[-1][1] if steps else 1
 
 
 def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...]) -> Memory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -92,7 +91,7 @@ def place(
         return
     if source.dtype == target.dtype == np.float16:
         # A move takes no arithmetic, least of all one that is emulated.
-        source, target = (dataclasses.replace(array, dtype=np.dtype(np.uint16)) for array in (source, target))
+        source, target = (array.view(np.uint16) for array in (source, target))
     filled = (1,) * (AXES - target.ndim)
     sizes = (*filled, *target.shape)
     steps, target_steps = ((*(0,) * len(filled), *array.strides) for array in (source, target))
@@ -119,7 +118,7 @@ def copied(source: DeviceArray, *, conjugate: bool = False) -> DeviceArray:
         cuda.synchronize()
         memory = cuda.device_array(max(1, source.size), source.dtype)
         there = device_array("array", as_callers(source.source, memory))
-        copy = dataclasses.replace(there, shape=source.shape, strides=row_major(source.shape))
+        copy = there.seen(source.shape, row_major(source.shape))
         place(source, copy, change=conjugate and source.dtype.kind == "c")
         cuda.synchronize()
         return copy
@@ -131,5 +130,4 @@ def joined(parts: DeviceArray) -> DeviceArray:
     if groups != 1 and count != 1 and parts.strides[0] != count * parts.strides[1]:
         parts = copied(parts)
     step = parts.strides[0] if count == 1 else parts.strides[1]
-    shape, strides = (groups * count, *parts.shape[2:]), (step, *parts.strides[2:])
-    return dataclasses.replace(parts, shape=shape, strides=strides)
+    return parts.seen((groups * count, *parts.shape[2:]), (step, *parts.strides[2:]))

@@ -360,7 +360,18 @@ def build(tile: Tile) -> Any:
 
 def prepare(problem: Problem, machine: Machine, weight: DeviceArray, bias: DeviceArray | None) -> pack.Prepared:
     """Weights in blocks of channels, input channels padded to whole chunks."""
-    tile = choose(problem, machine.multiprocessors)
+    tile, places, launch = build_for(problem, machine.multiprocessors)
+    prepared = pack.prepare(problem, weight, bias, tile.channels, tile.chunk, places, launch)
+    # Copied by 64 bits, whatever they are.
+    return prepared._replace(weight=prepared.weight.view(np.float64))
+
+
+@functools.lru_cache(maxsize=256)
+def build_for(problem: Problem, multiprocessors: int) -> tuple[Tile, Places, tuple[Any, tuple[int, int]]]:
+    """The tile of a Problem, the integers of its launch, and its kernel with the blocks of one image: of a call that
+    prepares weights for itself alone they would take 5 us.
+    """
+    tile = choose(problem, multiprocessors)
     assert tile is not None
     tiles_h, tiles_w = (
         -(-size // step) for size, step in zip((1, *problem.out_spatial)[-2:], (tile.rows, tile.width), strict=True)
@@ -378,13 +389,11 @@ def prepare(problem: Problem, machine: Machine, weight: DeviceArray, bias: Devic
         segment=problem.segments[0] // tile.taps,
         relu=int(problem.activation == "relu"),
     )
-    prepared = pack.prepare(problem, weight, bias, tile.channels, tile.chunk, places, tile)
-    # Copied by 64 bits, whatever they are.
-    return prepared._replace(weight=prepared.weight.view(np.float64))
+    return tile, places, (build(tile), grid(problem, tile)[:2])
 
 
 def run(problem: Problem, prepared: pack.Prepared, x: DeviceArray, out: Any, stream: Any) -> None:
     """One launch."""
     memory, steps = pack.reached(problem, x, out, stream)
-    weight, bias, *tables, places, tile = prepared
-    build(tile)[grid(problem, tile), THREADS, stream or 0](memory, weight, bias, out, *tables, places, *steps)
+    weight, bias, *tables, (correlate, blocks) = prepared
+    correlate[(*blocks, problem.batch), THREADS, stream or 0](memory, weight, bias, out, *tables, *steps)

@@ -85,7 +85,7 @@ def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.
         out_channel=problem.pixels,
         relu=int(problem.activation == "relu"),
     )
-    return pack.prepare(problem, weight, bias, 1, 1, places, wide, packed)
+    return pack.prepare(problem, weight, bias, 1, 1, places, (wide_tile.build(wide), wide), packed)
 
 
 def run(
@@ -93,7 +93,7 @@ def run(
 ) -> None:
     """One launch, or, of several segments, two for as many as scratch holds: the second adds up their sums."""
     memory, (start, step_n, step_c, *steps) = pack.reached(problem, x, out, stream)
-    weight, bias, *tables, places, wide = prepared
+    weight, bias, *tables, (correlate, wide) = prepared
     if weight.pointer < out.pointer + out.nbytes and out.pointer < weight.pointer + weight.nbytes:
         # The caller's, where the result goes: it is read while that is written.
         copy = allocate(weight.size, weight.dtype, stream)
@@ -102,10 +102,10 @@ def run(
     plane_step = steps[0] * problem.stride[0] if wide_geometry.of_slices(problem, wide.deep) else step_n
     planes, size = wide_geometry.planes(problem, wide.deep), math.prod(problem.out_shape)
     *blocks, count = wide_geometry.grid(problem, wide)
-    correlate, on = wide_tile.build(wide), stream or 0
+    on = stream or 0
     numbers = (planes, plane_step, size, start, step_c, *steps)
     if count == 1:
-        correlate[(*blocks, 1), THREADS, on](memory, weight, bias, out, *tables, places, 0, 1, *numbers)
+        correlate[(*blocks, 1), THREADS, on](memory, weight, bias, out, *tables, 0, 1, *numbers)
         return
     together = wide_geometry.together(problem, machine)
     sums = allocate(together * size, problem.accumulator, stream)
@@ -113,6 +113,6 @@ def run(
     relu = int(problem.activation == "relu")
     for first in range(0, count, together):
         some = min(together, count - first)
-        correlate[(*blocks, some), THREADS, on](memory, weight, bias, sums, *tables, places, first, 0, *numbers)
+        correlate[(*blocks, some), THREADS, on](memory, weight, bias, sums, *tables, first, 0, *numbers)
         last = int(first + some == count)
         wide_tile.build_sums()[threads, THREADS, on](sums, bias, out, some, first, last, relu, *shape)
