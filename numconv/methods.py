@@ -22,6 +22,6 @@ def methods() -> tuple[Method, ...]:
 @functools.cache
 def cuda_methods() -> tuple[Method, ...]:
     """The table of a GPU."""
-    from .cuda import blas, depthwise, loops, matmul, tensor, tiled, wide
+    from .cuda import blas, depthwise, loops, matmul, tensor, tensor_blas, tiled, wide
 
-    return (matmul, blas, depthwise, tensor, tiled, wide, loops)
+    return (matmul, blas, tensor_blas, depthwise, tensor, tiled, wide, loops)

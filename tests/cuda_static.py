@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import ptx_device
-from numba import float32, float64, int32, int64, types
+from numba import float32, float64, int32, int64, types, uint32
 
 from numconv.cuda import strip, strip_geometry, tile, tiling, wide_geometry, wide_tile
 from numconv.testing import Case
@@ -79,6 +79,11 @@ def loops_signature():
     return types.void(*map(flat, (float32, float32, float32, int32, int32, int32, int32, float32)), *[int64] * 6)
 
 
+def tensor_signature():
+    """records, weight, bias; depth, height, width, places; out; its first image, steps, sums, pixels."""
+    return types.void(*map(flat, (uint32, uint32, float32, int32, int32, int32, int32, float32)), *[int64] * 4)
+
+
 def wide_signature(real):
     """x, weight, bias, out; depth, height, width, places; segments, planes, steps, start and strides."""
     return types.void(*map(flat, (real, real, real, real, int32, int32, int32, int32)), *[int64] * 10)
@@ -107,7 +112,7 @@ def assemble(text, cc):
         source, binary = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
         source.write_text(text)
         said = subprocess.run(
-            [tool("ptxas"), "-v", "-arch", f"sm_{cc[0]}{cc[1]}", source, "-o", binary],
+            [tool("ptxas"), "-v", "-arch", f"sm_{''.join(map(str, cc))}", source, "-o", binary],
             capture_output=True, text=True, check=True,
         ).stderr  # fmt: skip
         listing = subprocess.run([tool("nvdisasm"), "-c", binary], capture_output=True, text=True, check=True).stdout
@@ -146,7 +151,7 @@ def figures(text, cc, threads=tiling.THREADS):
     registers = int(re.search(r"Used (\d+) registers", said)[1])
     shared = int((re.search(r"(\d+) bytes smem", said) or [0, 0])[1])
     # Registers are handed out to warps in units of 256, shared memory comes with 1 KiB of the system's.
-    blocks = min(REGISTERS // (-(-registers * 32 // 256) * 256 * threads // 32), SHARED[cc] // (shared + 1024))
+    blocks = min(REGISTERS // (-(-registers * 32 // 256) * 256 * threads // 32), SHARED[cc[:2]] // (shared + 1024))
     return {
         "registers": registers,
         "shared": shared,
@@ -155,7 +160,7 @@ def figures(text, cc, threads=tiling.THREADS):
         "local": sum(bool(re.match(r"(@!?\w+ )?(LDL|STL)", one)) for one in instructions),
         "share": share,
         "bytes per flop": bytes_per_flop,
-        "occupancy": round(blocks * threads / 32 / WARPS[cc], 4),
+        "occupancy": round(blocks * threads / 32 / WARPS[cc[:2]], 4),
     }
 
 

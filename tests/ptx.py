@@ -14,6 +14,7 @@ import re
 
 import numpy as np
 from exact import fused32, fused64
+from ptx_cooperation import Cooperation
 from ptx_memory import SHARED_BASE, WARP, Arrays, Counts, Fault, Shared
 
 TYPES = {
@@ -46,6 +47,8 @@ class Kernel:
         self.types, self.code, labels = {}, [], {}
         rest = re.sub(r"//.*", "", rest)
         for prefix, name, _ in re.findall(r"\.reg \.(\w+)\s+(%\w+?)<(\d+)>;", rest):
+            self.types[name] = TYPES[prefix]
+        for prefix, name in re.findall(r"\.reg \.(\w+)\s+(%\w+);", rest):
             self.types[name] = TYPES[prefix]
         assert ".local" not in rest, "local memory: something did not stay in registers"
         for statement in re.findall(r"^\s*(\$?[\w$]+):|^\s*((?:@!?%\w+\s+)?[a-z][\w.:]*(?:\s+[^;]*)?);", rest, re.M):
@@ -84,7 +87,7 @@ class Kernel:
         return counts
 
 
-class Block:
+class Block(Cooperation):
     """One block on its way."""
 
     def __init__(self, kernel, memory, values, threads, index, grid, counts):
@@ -95,6 +98,7 @@ class Block:
             for (kind, name), value in zip(kernel.parameters, map(_unsigned, values), strict=True)
         }
         self.shared = Shared(kernel.shared_size)
+        super().__init__(threads)
         axes = dict(zip("xyz", range(3), strict=True))
         self.special = {"%tid.x": np.arange(threads, dtype=np.uint32), "%tid.y": np.uint32(0), "%tid.z": np.uint32(0)}
         for axis, i in axes.items():
@@ -187,10 +191,10 @@ class Block:
         if kind in ("ld", "st"):
             self._access(kind, modifiers, operands, at, who)
             return
-        dtype = TYPES.get(name[-1])
-        if kind == "mma":
-            self._multiply(modifiers, operands, at, who)
+        if kind in self.TOGETHER:
+            getattr(self, f"_{kind}")(modifiers, operands, at, who)
             return
+        dtype = TYPES.get(name[-1])
         if kind == "cvt":
             self._set(operands[0], self._convert(modifiers, operands[1], at), at)
             return
@@ -204,27 +208,6 @@ class Block:
             return
         values = [self._value(operand, dtype, at) for operand in operands[1:]]
         self._set(operands[0], getattr(self, f"_{kind}")(modifiers, dtype, *values), at)
-
-    def _multiply(self, modifiers, operands, at, who):
-        """Sums of 16 by 8 and products of TF32, eight deep, by each warp."""
-        assert modifiers == ["sync", "aligned", "m16n8k8", "row", "col", "f32", "tf32", "tf32", "f32"], modifiers
-        if len(who) % WARP or (who.reshape(-1, WARP) % WARP != np.arange(WARP)).any():
-            raise Fault("mma: a warp's threads parted")
-        places, a, b, c = (operand.strip("{}").replace(" ", "").split(",") for operand in operands)
-        words = [self._value(one, np.uint32, at).reshape(-1, WARP) for one in (*a, *b)]
-        if any((word & 0x1FFF).any() for word in words):
-            raise Fault("mma: an operand is no TF32")
-        factors = [word.view(np.float32).astype(np.float64) for word in words]
-        across, down = np.divmod(np.arange(WARP), 4)
-        left, right, sums = (np.zeros((len(who) // WARP, *shape)) for shape in ((16, 8), (8, 8), (16, 8)))
-        for i in range(4):
-            left[:, across + i % 2 * 8, down + i // 2 * 4] = factors[i]
-            sums[:, across + i // 2 * 8, 2 * down + i % 2] = self._value(c[i], np.float32, at).reshape(-1, WARP)
-        for i in range(2):
-            right[:, down + 4 * i, across] = factors[4 + i]
-        sums = (sums + left @ right).astype(np.float32)
-        for i in range(4):
-            self._set(places[i], sums[:, across + i // 2 * 8, 2 * down + i % 2].ravel(), at)
 
     def _convert(self, modifiers, operand, at):
         if modifiers == ["rna", "tf32", "f32"]:

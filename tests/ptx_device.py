@@ -159,11 +159,26 @@ def launcher(function, threads, resident):
 
 def install(monkeypatch):
     """Put the device under numba's API, and the interpreter under the package's kernels."""
-    from numconv.cuda import blas, launch, loops, narrow, pack, place, strip, sums, tensor, tile, wide, wide_tile
+    from numconv.cuda import (
+        launch,
+        loops,
+        narrow,
+        pack,
+        place,
+        products,
+        records,
+        strip,
+        sums,
+        tensor,
+        tensor_tile,
+        tile,
+        wide,
+        wide_tile,
+    )  # fmt: skip
 
     monkeypatch.setattr(launch, "using", lambda device: Context())
     monkeypatch.setattr(place, "device_here", lambda: 0)
-    for module in (pack, place, wide):
+    for module in (pack, place, tensor, wide):
         # Filled, since memory of a pool holds anything.
         monkeypatch.setattr(
             module,
@@ -171,7 +186,7 @@ def install(monkeypatch):
             lambda size, dtype, stream: Memory.of(DeviceArray(np.full(max(1, size), 77, np.dtype(dtype)))),
         )
 
-    for module in (blas, loops, narrow, pack, place, strip, sums, tensor, tile, wide_tile):
+    for module in (loops, narrow, pack, place, products, records, strip, sums, tensor_tile, tile, wide_tile):
         monkeypatch.setattr(module, "kernel", launcher)
         for name in [name for name in vars(module) if name.startswith("build")]:
             # What was built before belongs to a GPU, and what is built now to nobody afterwards.

@@ -9,7 +9,7 @@ import numpy as np
 WARP = 32
 SECTOR = 32
 BANKS = 32
-SHARED_BASE = 1 << 20  # of shared memory in the 64-bit addresses that name it
+SHARED_BASE = 1 << 16  # of shared memory in the 64-bit addresses that name it
 
 
 class Fault(Exception):  # noqa: N818  # what a kernel does, not this program
@@ -67,6 +67,8 @@ class Shared(Memory):
         super().__init__(size, SHARED_BASE)
         self.mine[:size] = True
         self.written = np.zeros(len(self.bytes) // 4, bool)
+        # What warp groups' products do not see yet.
+        self.hidden = np.zeros(len(self.bytes) // 4, bool)
         self.barrier()
 
     def barrier(self):
@@ -94,8 +96,20 @@ class Shared(Memory):
                 raise Fault(f"race: a thread writes what another {what} since the last barrier")
         if size >= 4 and len(np.unique(words)) < words.size:
             raise Fault("race: two threads write one word at a time")
-        self.written[words] = True
+        self.written[words] = self.hidden[words] = True
         self._note(self.writer, words, threads)
+
+    def show(self, threads):
+        """What these threads wrote since the last barrier is seen by warp groups' products."""
+        self.hidden &= ~np.isin(self.writer, threads)
+
+    def read_by_group(self, address, threads):
+        """The words that a warp group's product reads."""
+        self.read(address, 4, np.broadcast_to(threads[:1], len(address)))
+        words = self.words(address, 4)[:, 0]
+        if self.hidden[words].any():
+            raise Fault("wgmma: what was written to shared memory was not shown by a fence")
+        return self.bytes.view(np.uint32)[words]
 
     def _note(self, table, words, threads):
         flat, who = words.ravel(), np.repeat(threads, words.shape[1])

@@ -17,7 +17,7 @@ import ptx_device
 from ptx_device import assert_same_bits, normal, there
 
 import numconv as nc
-from numconv.cuda import blas, cublas
+from numconv.cuda import blas, cublas, products
 from numconv.cuda.arrays import DTYPES, device_array
 from numconv.foreign import lies_on_gpu
 from numconv.testing import CASES, arrays
@@ -153,15 +153,16 @@ class Library:
     """What stands for cuBLAS: products of the host's memory, through addresses, column after column."""
 
     def __init__(self):
-        self.streams, self.turned, self.status = [], [], 0
-        for name in ("cublasCreate_v2", "cublasSetStream_v2"):
+        self.streams, self.modes, self.turned, self.status = [], [], [], 0
+        told = {"cublasCreate_v2": [], "cublasSetStream_v2": self.streams, "cublasSetMathMode": self.modes}
+        for name, kept in told.items():
             # ctypes gives its functions their types as attributes.
-            setattr(self, name, lambda *arguments, name=name: self.told(name, *arguments))
+            setattr(self, name, lambda *arguments, kept=kept: self.told(kept, *arguments))
         self.cublasSgemmStridedBatched = lambda *arguments: self.product(np.float32, *arguments)
         self.cublasDgemmStridedBatched = lambda *arguments: self.product(np.float64, *arguments)
 
-    def told(self, name, handle, *stream):
-        self.streams += stream
+    def told(self, kept, handle, *values):
+        kept += values
         return self.status
 
     def product(self, kind, handle, a, b, m, n, k, one, p, p1, p2, q, q1, q2, zero, r, r1, r2, count):
@@ -182,18 +183,18 @@ def columns(kind, address, shape, step, pitch):
     return np.lib.stride_tricks.as_strided(memory, shape, (step * size, pitch * size, size))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("dtype", "method"), [("float32", "blas"), ("float64", "blas"), ("float32", "tensor_blas")])
 @pytest.mark.parametrize("case", [CASES["1x1 groups"], CASES["1-D 1x1"]], ids=lambda case: case.name)
-def test_cublas_is_asked_where_it_is_installed(device, monkeypatch, case, dtype):
+def test_cublas_is_asked_where_it_is_installed(device, monkeypatch, case, dtype, method):
     problem = case.problem(dtype)
     x, weight, bias = data = arrays(problem)
-    options = {**case.options, "method": "blas", "activation": "relu"}
+    options = {**case.options, "method": method, "activation": "relu"}
     function = FUNCTIONS[problem.rank]
     with pytest.raises(ValueError, match="cuBLAS is not installed: pip install 'cuda-toolkit"):
         function(there(x), there(weight), there(bias), **options)
 
     library = Library()
-    for module in (blas, cublas):
+    for module in (products, cublas):
         monkeypatch.setattr(module, "library", lambda: library)
     monkeypatch.setattr(cublas, "current", lambda: 0)
     monkeypatch.setattr(cublas, "_products", functools.cache(cublas._products.__wrapped__))
@@ -209,6 +210,7 @@ def test_cublas_is_asked_where_it_is_installed(device, monkeypatch, case, dtype)
     plain = FUNCTIONS[problem.rank](x, weight, **case.options, activation="relu")
     np.testing.assert_allclose(np.moveaxis(found_last, -1, 1), plain, atol=allowed)
     assert set(library.turned) == {0, 1}
+    assert set(library.modes) == {cublas.FULL if method == "blas" else cublas.TF32}
     side = ptx_device.Stream(99)
     layer = nc.plan(x.shape, weight, bias, **options, device="cuda")
     assert_same_bits(layer(there(x), stream=side).copy_to_host(), found.copy_to_host())

@@ -43,6 +43,11 @@ PARTS = {
     "cuda.strip_geometry",
     "cuda.wide_tile",
     "cuda.wide_geometry",
+    "cuda.tensor_tile",
+    "cuda.tensor_core",
+    "cuda.records",
+    "cuda.tf32",
+    "cuda.products",
     "cuda.pack",
     "cuda.place",
     "cuda.arrays",
@@ -87,8 +92,8 @@ FLOORS = (
         "cpu.plane_lanes",
         "cpu.repair",
     },
-    {"cpu.blocks", "cpu.segments", "cpu.direct", "cuda.tile", "cuda.strip", "cuda.wide_tile"},
-    {"cuda.strip_geometry", "cuda.wide_geometry"},
+    {"cpu.blocks", "cpu.segments", "cpu.direct", "cuda.tile", "cuda.strip", "cuda.wide_tile", "cuda.records"},
+    {"cuda.strip_geometry", "cuda.wide_geometry", "cuda.tensor_tile", "cuda.products", "cuda.tf32"},
     {"cuda.pack", "cuda.tiling", "cuda.place"},
     {"cuda.arrays"},
     {
@@ -109,7 +114,7 @@ FLOORS = (
     {"method"},
     {"validate"},
     {"foreign"},
-    {"cuda.kernels", "cuda.cublas"},
+    {"cuda.kernels", "cuda.cublas", "cuda.tensor_core"},
     {"cuda.driver"},
     {"jit"},
     {"aligned"},
@@ -214,7 +219,7 @@ def test_the_environment_is_read_in_jit_and_machine_alone(path):
 
 @each_module
 def test_only_simd_emits_llvm_ir(path):
-    if name_of(path) not in ("cpu.simd", "cuda.tensor"):
+    if name_of(path) not in ("cpu.simd", "cuda.tensor_core"):
         assert not [dotted for dotted in imports(path) if dotted.startswith(("llvmlite.ir", "numba.extending"))]
         assert "numba.extending" not in attributes(path)
 

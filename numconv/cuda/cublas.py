@@ -11,8 +11,10 @@ import numpy as np
 
 from .driver import current
 
-# The C interface's numbers of a matrix as it lies in memory, column after column, and of one turned over.
+# The C interface's numbers of a matrix as it lies in memory, column after column, and of one turned over; and of how
+# float32 are multiplied: as they are, or as TF32.
 AS_IT_LIES, TURNED = 0, 1
+FULL, TF32 = 0, 3
 FUNCTIONS = {"f": ("cublasSgemmStridedBatched", ctypes.c_float), "d": ("cublasDgemmStridedBatched", ctypes.c_double)}
 INT, STEP, POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
 MATRIX = (POINTER, INT, STEP)
@@ -33,12 +35,12 @@ def library() -> Any:
 
 
 class Products:
-    """Products on one context of the driver's. Each call has a handle of the library's for itself while it lasts: as
-    many are made as there are threads at once.
+    """Products on one context of the driver's, in full or in TF32. Each call has a handle of the library's for itself
+    while it lasts: as many are made as there are threads at once.
     """
 
-    def __init__(self, functions: Any) -> None:
-        self._library, self._handles = functions, deque[Any]()
+    def __init__(self, functions: Any, mode: int) -> None:
+        self._library, self._mode, self._handles = functions, mode, deque[Any]()
         functions.cublasSetStream_v2.argtypes = (POINTER, POINTER)
         # The function of each kind with the two factors that it takes by their addresses.
         self._functions = {}
@@ -54,6 +56,7 @@ class Products:
         except IndexError:
             handle = POINTER()
             _check(self._library.cublasCreate_v2(ctypes.byref(handle)))
+            _check(self._library.cublasSetMathMode(handle, self._mode))
             return handle
 
     def multiply(
@@ -80,13 +83,13 @@ class Products:
 
 
 @functools.lru_cache(maxsize=16)
-def _products(context: int) -> Products:
-    return Products(library())
+def _products(context: int, mode: int) -> Products:
+    return Products(library(), mode)
 
 
-def products() -> Products:
+def products(mode: int) -> Products:
     """Those of the current context."""
-    return _products(current())
+    return _products(current(), mode)
 
 
 def _check(status: int) -> None:

@@ -158,12 +158,17 @@ def _step(spatial: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
     return steps[-1][1] if steps else 1
 
 
-def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...]) -> Memory:
+def room(weight: DeviceArray, size: int, dtype: Any) -> Memory:
+    """Memory for weights in another order."""
     # At least two elements: float32 are read by pairs.
     shape = max(2, size)
+    return allocate(shape, dtype, 0) if weight.pooled else Memory.of(cuda.device_array(shape, dtype))
+
+
+def _packed(array: DeviceArray, dtype: Any, size: int, sizes: tuple[int, ...]) -> Memory:
     if size and not array.size:
-        return Memory.of(cuda.to_device(np.zeros(shape, dtype)))
-    packed = allocate(shape, dtype, 0) if array.pooled else Memory.of(cuda.device_array(shape, dtype))
+        return Memory.of(cuda.to_device(np.zeros(max(2, size), dtype)))
+    packed = room(array, size, dtype)
     if size:
         _pack(array, packed, sizes)
     return packed
