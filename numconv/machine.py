@@ -184,9 +184,9 @@ def _profile() -> Profile | None:
 
 
 @functools.lru_cache(maxsize=64)
-def gpu_machine(gpu: Gpu) -> Machine:
-    """The machine that is a GPU."""
-    return Machine(threads=1, cpu=gpu.name, vector_bytes=128, has_fma=True, caches=(), gpu=gpu)
+def gpu_machine(gpu: Gpu, workspace: int | None = None) -> Machine:
+    """The machine that is a GPU, with so much scratch."""
+    return Machine(1, cpu=gpu.name, vector_bytes=128, has_fma=True, caches=(), workspace=workspace, gpu=gpu)
 
 
 def typical_gpu(cc: tuple[int, int]) -> Gpu:

@@ -229,7 +229,7 @@ def _chosen(
     problem = describe(rank, x_shape, x_dtype, weight_shape, weight_dtype, bias_shape, bias_dtype, *options)
     if rank_one is not None:
         problem = dataclasses.replace(problem, rank_one=rank_one)
-    on = machine(threads, wish.workspace) if gpu is None else gpu_machine(gpu)
+    on = machine(threads, wish.workspace) if gpu is None else gpu_machine(gpu, wish.workspace)
     method = choose(problem, on, wish, prepared)
     return problem, on, method, method.scratch_bytes(problem, on)
 

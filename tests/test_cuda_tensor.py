@@ -18,6 +18,7 @@ from ptx_memory import Fault
 
 import numconv as nc
 from numconv.cuda import records, tensor, tensor_core, tensor_tile
+from numconv.cuda.kernels import Memory
 from numconv.machine import gpu_machine, typical_gpu
 from numconv.testing import CASES, Case, arrays, assert_matches
 
@@ -113,6 +114,26 @@ def test_few_outputs_of_many_taps_are_shared_out():
     assert chosen((1, 512, 7, 7), (512, 512, 3, 3), scratch=0)[1:] == (1, 1)
     # A sum is truncated so often at most, whatever scratch says.
     assert chosen((1, 32, 256, 256), (1, 32, 255, 255), scratch=0)[1] == -(-(255**2) // tensor.MOST_STEPS)
+
+
+def test_scratch_holds_records_and_sums_and_a_workspace_bounds_it(device, monkeypatch):
+    taken = []
+
+    def room(size, dtype, stream):
+        taken.append(4 * size)
+        return Memory.of(DeviceArray(np.zeros(size, np.dtype(dtype))))
+
+    monkeypatch.setattr(tensor, "allocate", room)
+    x, weight = ptx_device.normal(3, 40, 6, 6), ptx_device.normal(5, 40, 3, 3)
+    problem = Case("", x.shape, weight.shape).problem(np.float32)
+    of_an_image = 4 * records.size(problem, 1)
+    for scratch in (None, of_an_image, 3 * of_an_image):
+        layer = nc.plan(x.shape, weight, device="cuda", method="tensor", workspace=scratch)
+        taken.clear()
+        layer(there(x))
+        assert sum(taken) == layer.scratch_bytes <= (scratch or 1 << 24)
+    with pytest.raises(ValueError, match=f"it takes {of_an_image} bytes of scratch at least, over workspace=9"):
+        nc.plan(x.shape, weight, device="cuda", method="tensor", workspace=9)
 
 
 @needs_tools

@@ -236,3 +236,13 @@ def test_auto_takes_it_for_gradients_and_for_no_layer(batch):
             y = layer.problem.out_shape
             thoughts = nc.explain(nc.conv2d_weight, x, case.weight_shape, y, **case.options, device="cuda", cc=(9, 0))
             assert thoughts.chosen == "wide", case.name
+
+
+def test_a_workspace_bounds_the_segments_that_run_at_a_time():
+    def taken(**options):
+        shapes = (32, 64, 56, 56), (64, 64, 3, 3), (32, 64, 56, 56)
+        found = nc.explain(nc.conv2d_weight, *shapes, padding=1, device="cuda", cc=(9, 0), **options)
+        return next(one.scratch_bytes for one in found.candidates if one.name == "wide")
+
+    assert taken() > 500_000
+    assert 0 < taken(workspace=500_000) <= 500_000

@@ -137,13 +137,17 @@ def work(problem: Problem, machine: Machine) -> Work:
     moved += 8.0 * parts * math.prod(problem.out_shape) * (parts > 1)
     seconds = _time(problem, block, parts, images, machine.multiprocessors) / machine.gpu.clock
     seconds += moved / machine.gpu.bandwidth
-    rate = 2.0 * machine.gpu.multiprocessors * machine.gpu.clock * machine.gpu.tensor_lanes
+    flops = 2.0 * math.prod(_grid(problem, block, problem.batch)) * block.channels * PIXELS * steps(problem) * DEPTH
     packing = float(math.prod(problem.weight_shape)) * 8
-    return Work(max(rate * seconds, problem.flops), rate, problem.bytes, machine.launch, packing)
+    flops = max(flops, problem.flops, 1.0)
+    return Work(flops, flops / seconds, problem.bytes, machine.launch, packing)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:
-    return 0
+    """The records of so many images as go together, and the sums of several parts."""
+    _, parts, images = _chosen(problem, machine)
+    sums = images * problem.out_channels * problem.pixels * parts * (parts > 1)
+    return problem.accumulator.itemsize * (records.size(problem, images) + sums)
 
 
 def prepare(problem: Problem, machine: Machine, weight: Any, bias: Any) -> pack.Prepared:
