@@ -163,6 +163,8 @@ class Block(Cooperation):
         if operand[0] == "%":
             if operand not in self.registers:
                 raise Fault(f"{operand} is read before it is written")
+            if operand in self.running:
+                raise Fault(f"wgmma: {operand} is read before its products end")
             value = self.registers[operand][at]
             if dtype is np.bool_ or value.dtype == dtype:
                 return value

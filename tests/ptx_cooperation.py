@@ -14,6 +14,8 @@ class Cooperation:
     def __init__(self, threads):
         # On their way to shared memory: (groups, threads, from, to, bytes); and the groups that each thread closed.
         self.copies, self.groups = [], np.zeros(threads, int)
+        # The registers of warp groups' sums whose products may not have ended.
+        self.running = set()
 
     def _fence(self, modifiers, operands, at, who):
         """What was written is seen by warp groups' products."""
@@ -85,7 +87,10 @@ class Cooperation:
             self._set(places[i], sums[:, across + i // 2 * 8, 2 * down + i % 2].ravel(), at)
 
     def _wgmma(self, modifiers, operands, at, who):
-        """Sums of 64 by 128 and products of TF32, eight deep, by four warps; at once, though they may be waited for."""
+        """Sums of 64 by 128 and products of TF32, eight deep, by four warps: nobody reads them before their end."""
+        if modifiers[0] == "wait_group":
+            assert operands == ["0"], operands
+            self.running.clear()
         if modifiers[0] != "mma_async":
             return
         assert modifiers[3:] == ["m64n128k8", "f32", "tf32", "tf32"], modifiers
@@ -112,4 +117,6 @@ class Cooperation:
         sums = weights @ words.view(np.float32).astype(np.float64).reshape(128, 8).T
         for i, name in enumerate(places):
             part = sums[across + i // 2 % 2 * 8, i // 4 * 8 + 2 * down + i % 2]
+            self.running.discard(name)
             self._set(name, (self._value(name, np.float32, at) + part).astype(np.float32), at)
+        self.running.update(places)

@@ -97,7 +97,7 @@ def test_blocks_and_parts_give_the_same_but_for_the_order(device, monkeypatch, c
 
 
 def test_channels_that_take_turns_meet_all_taps(device):
-    # Sixteen twice go through all taps, then the rest.
+    # Thirty-two go through all taps, then the rest.
     problem = Case("", (1, 50, 5, 6), (9, 50, 2, 3), {"padding": 1}).problem(np.float32)
     x, weight, _ = arrays(problem)
     found = nc.conv2d(there(x), there(weight), padding=1, method="tensor").copy_to_host()
@@ -184,27 +184,37 @@ def test_a_block_shares_no_banks_and_fills_its_sectors(monkeypatch, block):
     assert issued[1] - issued[0] <= 4 * 9 * ISSUED[block]
 
 
-def test_what_warp_groups_read_was_shown_to_them():
-    """A fence for what other than their instructions wrote to shared memory."""
-
+@pytest.mark.parametrize(
+    ("shown", "ended", "what"),
+    [(False, True, "was not shown by a fence"), (True, False, "is read before its products end"), (True, True, None)],
+)
+def test_what_warp_groups_read_was_shown_to_them_and_their_sums_are_waited_for(shown, ended, what):
     def kernel(out):
         window = cuda.shared.array(4096, np.uint32, alignment=1024)
         sums = cuda.local.array(64, np.float32)
         factors = cuda.local.array(16, np.uint32)
         for i in range(64):
-            sums[i] = np.float32(0)
+            sums[i] = np.float32(2)
         for i in range(16):
             factors[i] = np.uint32(0)
         for i in range(32):
             window[np.uint32(128 * i) + np.uint32(cuda.threadIdx.x)] = np.uint32(0)
+        if shown:
+            tensor_core.show_copies()
         cuda.syncthreads()
         tensor_core.start_products(sums, 0, factors, 0, tensor_core.described(window))
-        tensor_core.end_products(sums, 0)
+        if ended:
+            tensor_core.end_products(sums, 0)
         out[cuda.threadIdx.x] = sums[0]
 
     array = DeviceArray(np.ones(128, np.float32))
-    with pytest.raises(Fault, match="was not shown by a fence"):
-        Kernel(compile_ptx(kernel, signature([array]), 128, 1, (9, 0, "a"))).launch((1,), 128, [array.array])
+    found = Kernel(compile_ptx(kernel, signature([array]), 128, 1, (9, 0, "a")))
+    if what is None:
+        found.launch((1,), 128, [array.array])
+        assert (array.array == 2).all()
+        return
+    with pytest.raises(Fault, match=what):
+        found.launch((1,), 128, [array.array])
 
 
 @pytest.mark.parametrize(("broken", "what"), [("parted", "a warp's threads parted"), ("wide", "an operand is no TF32")])
