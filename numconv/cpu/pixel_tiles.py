@@ -46,8 +46,9 @@ LEAST_STEP = 12
 ONE_TAP, ONE_TAP_FINISHED = 1.35, 0.95
 # Cycles that copying a vector of sums to the output takes, and waiting for the output's lines: worth so many taps.
 COPYING = 8
-# Kinds of tiles by channels and vectors; behind their addresses, where blocks want them, those of finishing ones.
-EXTENTS = tuple((height, vectors) for height in (CHANNELS, FEW_CHANNELS, 1) for vectors in (VECTORS, 1))
+# Kinds of tiles by channels and vectors, fewer for what is left of a row; behind their addresses, where blocks want
+# them, those of finishing ones.
+EXTENTS = tuple((height, vectors) for height in (CHANNELS, FEW_CHANNELS, 1) for vectors in range(VECTORS, 0, -1))
 
 
 def unit(machine: Machine, problem: Problem) -> int:
@@ -75,7 +76,8 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     runs, vectors = (
         (rows, -(-columns // lanes)) if finishing else (1, sums(problem, machine, rows, columns)[1] // lanes)
     )
-    widths = ((VECTORS, runs * (vectors // VECTORS)), (1, runs * (vectors % VECTORS)))
+    wide, left = divmod(vectors, VECTORS)
+    widths = ((VECTORS, runs * wide), (left, runs * (left > 0)))
     # Vectors from the window straddle cache lines: two loads each.
     adding = sum(
         n * m * (problem.taps * max(h * v, 2 * v + h, LEAST_STEP) + TILE_START) for h, n in heights for v, m in widths
@@ -119,11 +121,15 @@ def tiles(problem: Problem, rows: int, columns: int, channels: int, finite: bool
 
 
 def kinds(problem: Problem, channels: int, finishing: bool) -> Array:
-    """The addresses of EXTENTS, of those that blocks of so many channels may need."""
-    least = min(channels, problem.out_channels // problem.groups)
+    """The addresses of EXTENTS, of those that blocks of so many channels may need: of few channels, for what is left of
+    a group's.
+    """
+    group = problem.out_channels // problem.groups
+    few, left = divmod(group % CHANNELS, FEW_CHANNELS)
+    needed = {CHANNELS: min(channels, group) >= CHANNELS, FEW_CHANNELS: few > 0, 1: left > 0}
     return np.array(
         [
-            tile(height, 1, vectors, problem.accumulator, False, finishing).address if height <= least else 0
+            tile(height, 1, vectors, problem.accumulator, False, finishing).address if needed[height] else 0
             for height, vectors in EXTENTS
         ]
     )
@@ -181,9 +187,9 @@ def sweep(
         kind = 0 if left >= CHANNELS else 1 if left >= FEW_CHANNELS else 2
         p = 0
         while p < width:
-            wide = p + VECTORS * lanes <= width
+            vectors = min(VECTORS, (width - p) // lanes)
             call_tile(
-                tiles[2 * kind + (0 if wide else 1)],
+                tiles[VECTORS * kind + VECTORS - vectors],
                 weight[c * channel_step :],
                 channel_step,
                 0,
@@ -204,7 +210,7 @@ def sweep(
                 0,
                 0,
             )
-            p += VECTORS * lanes if wide else lanes
+            p += vectors * lanes
         c += CHANNELS if kind == 0 else FEW_CHANNELS if kind == 1 else 1
 
 
@@ -243,9 +249,9 @@ def finish(
         for row in range(rows):
             p = 0
             while p < columns:
-                wide = p + (VECTORS - 1) * lanes < columns
+                vectors = min(VECTORS, (columns - p + lanes - 1) // lanes)
                 call_tile(
-                    tiles[2 * kind + (0 if wide else 1)],
+                    tiles[VECTORS * kind + VECTORS - vectors],
                     weight[channel * taps :],
                     taps,
                     0,
@@ -266,7 +272,7 @@ def finish(
                     CHANNELS,
                     columns - p,
                 )
-                p += VECTORS * lanes if wide else lanes
+                p += vectors * lanes
         channel += CHANNELS if kind == 0 else FEW_CHANNELS if kind == 1 else 1
 
 

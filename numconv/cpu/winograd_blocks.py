@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..method import Array
 from .blocks import Blocks, locate, take
-from .pixel_tiles import CHANNELS, PER_ROW, VECTORS, sweep
+from .pixel_tiles import CHANNELS, EXTENTS, PER_ROW, VECTORS, sweep
 from .simd.copies import copy_finish, transpose_finish
 from .simd.fields import record
 from .simd.ir import vector_lanes
@@ -44,7 +44,8 @@ class Squares(NamedTuple):
 UNIT, BAND = CHANNELS, 4 * CHANNELS
 WIDTH = VECTORS
 # Where the addresses of the transforms stand, and of a tile of two units by one vector, behind those of `sweep`.
-INPUT_TRANSFORM, OUTPUT_TRANSFORM, PAIR = 6, 7, 8
+INPUT_TRANSFORM = len(EXTENTS)
+OUTPUT_TRANSFORM, PAIR = INPUT_TRANSFORM + 1, INPUT_TRANSFORM + 2
 
 
 @njit(parallel=True)
