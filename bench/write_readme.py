@@ -49,7 +49,7 @@ def table(report: dict[str, Any]) -> str:
     machine, peaks = report["machine"], report["peaks"]
     head = ["layer", *COLUMNS, "loops / np.matmul", "auto takes"]
     lines = [
-        f"GFLOP/s in float32 on {machine['threads'].partition(',')[0]} threads of a {machine['processor']}; measured"
+        f"GFLOP/s in float32 on {machine['threads'].partition(',')[0]} threads, {machine['processor']}; measured"
         f" peaks: {peaks['flops'] / 1e9:.0f} GFLOP/s of fused multiply-adds, {peaks['bytes_per_second'] / 1e9:.1f} GB/s"
         f" of copying. numpy's BLAS: {machine['BLAS'].partition(';')[0]}.",
         "",
@@ -76,7 +76,7 @@ def peers(report: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items() if name != "numconv")
     lines = [
         f"How many times as fast as the fastest of {versions}, each layer's weights prepared: the geometric mean of a"
-        f" class, and the least in brackets. float32, {machine['threads']} threads of a {machine['processor']}, median"
+        f" class, and the least in brackets. float32, {machine['threads']} threads, {machine['processor']}, median"
         f" of {report['rounds']} rounds.",
         "",
         f"| layers | number | {' | '.join(head for head, _, _ in COMPARISONS)} |",
