@@ -39,8 +39,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 def work(problem: Problem, machine: Machine) -> Work:
     rate = EFFICIENCY * machine.flop_rate(problem.accumulator)
-    launches = products.launches(problem)
-    return Work(problem.flops, rate, problem.bytes * launches, launches * machine.launch, 0.0)
+    return products.work(problem, machine, rate)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:

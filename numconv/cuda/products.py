@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..machine import Machine
+from ..method import Work
 from ..problem import Problem
 from . import pack, tiling
 from .arrays import DeviceArray
@@ -30,9 +32,10 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
-def launches(problem: Problem) -> int:
-    """The products, and what comes after them."""
-    return 1 + _finishes(problem)
+def work(problem: Problem, machine: Machine, rate: float) -> Work:
+    """The products at so many flop/s, and what comes after them."""
+    launches = 1 + _finishes(problem)
+    return Work(problem.flops, rate, problem.bytes * launches, launches * machine.launch, 0.0)
 
 
 def prepare(problem: Problem, weight: Any, bias: Any) -> pack.Prepared:

@@ -41,6 +41,7 @@ GROUPS_APART = False
 # block, where as many as fit take turns, and where it is alone. Measured on an H100.
 BY_WARPS = {Block(64, 2, by_groups=False): (1430, 2000)}
 BY_GROUPS = {Block(128, 2, by_groups=True): (1260, 1980), Block(64, 3, by_groups=True): (760, 1390)}
+CYCLES = BY_WARPS | BY_GROUPS
 # What blocks take besides, and a launch.
 START, LAUNCH = 14000, 24000
 # Steps of a part at least, and at most, which bounds the error; and parts that are worth adding up.
@@ -86,7 +87,7 @@ def _grid(problem: Problem, block: Block, images: int) -> tuple[int, int]:
 
 def _time(problem: Problem, block: Block, parts: int, images: int, multiprocessors: int) -> float:
     """Cycles of the multiprocessor with most blocks, for so many images at a time."""
-    taking_turns, alone = {**BY_WARPS, **BY_GROUPS}[block]
+    taking_turns, alone = CYCLES[block]
     each = -(-steps(problem) // parts)
     whole, rest = divmod(problem.batch, images)
     total = 0.0

@@ -40,10 +40,10 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
 
 
 def work(problem: Problem, machine: Machine) -> Work:
-    assert machine.gpu is not None
-    gpu, launches = machine.gpu, products.launches(problem)
+    gpu = machine.gpu
+    assert gpu is not None
     rate = EFFICIENCY * 2.0 * gpu.multiprocessors * gpu.clock * gpu.tensor_lanes
-    return Work(problem.flops, rate, problem.bytes * launches, launches * machine.launch, 0.0)
+    return products.work(problem, machine, rate)
 
 
 def scratch_bytes(problem: Problem, machine: Machine) -> int:

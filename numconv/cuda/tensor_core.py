@@ -126,11 +126,8 @@ def start_products(typing: Any, sums: Any, first: Any, factors: Any, at: Any, in
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         real, word, wide = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-        totals, weights = (
-            [builder.gep(context.make_array(signature.args[i])(context, builder, values[i]).data,
-                         [builder.add(values[i + 1], ir.Constant(values[i + 1].type, k))]) for k in range(count)]
-            for i, count in ((0, SUMS), (2, 16))
-        )  # fmt: skip
+        totals = _elements(context, builder, signature.args[0], values[0], values[1], SUMS)
+        weights = _elements(context, builder, signature.args[2], values[2], values[3], 16)
         places = [builder.add(values[4], ir.Constant(wide, 2 * k)) for k in range(4)]
         names = ", ".join(f"${i}" for i in range(SUMS))
         # That sums are added to, not replaced, a predicate says.
@@ -159,8 +156,7 @@ def end_products(typing: Any, sums: Any, first: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         real = ir.FloatType()
-        lies = context.make_array(signature.args[0])(context, builder, values[0]).data
-        totals = [builder.gep(lies, [builder.add(values[1], ir.Constant(values[1].type, k))]) for k in range(SUMS)]
+        totals = _elements(context, builder, signature.args[0], values[0], values[1], SUMS)
         constraints = ["=f"] * SUMS + [str(i) for i in range(SUMS)]
         kind = ir.FunctionType(ir.LiteralStructType([real] * SUMS), [real] * SUMS)
         text = "wgmma.wait_group.sync.aligned 0;"
@@ -171,6 +167,12 @@ def end_products(typing: Any, sums: Any, first: Any) -> Any:
         return context.get_dummy_value()
 
     return types().none(sums, first), emit
+
+
+def _elements(context: Any, builder: Any, kind: Any, array: Any, first: Any, count: int) -> list[Any]:
+    """Where so many elements of an array lie, from one on."""
+    lies = context.make_array(kind)(context, builder, array).data
+    return [builder.gep(lies, [builder.add(first, first.type(i))]) for i in range(count)]
 
 
 def _text(text: str) -> Any:

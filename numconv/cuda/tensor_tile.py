@@ -24,6 +24,7 @@ from ..problem import Problem
 from .driver import cuda, inlined
 from .kernels import kernel
 from .tensor_core import (
+    SUMS,
     commit_copies,
     copy_16_bytes,
     described,
@@ -46,8 +47,8 @@ WORDS = STAGES * STAGE
 ATOM = 1024
 # Words from one channel of results to the next on their way out, with which lanes meet all banks.
 OUT_PITCH = PIXELS + 4
-# Sums of a thread for 64 rows, and columns of a half of the block that each lane holds; and inputs of such a half.
-SUMS, NEAR, INPUTS = 64, 8, 32
+# Columns of a half of the block that each lane holds, and inputs of such a half.
+NEAR, INPUTS = 8, 32
 
 
 @dataclasses.dataclass(frozen=True)
