@@ -17,7 +17,7 @@ import sys
 import golden
 import numpy as np
 
-from numconv.cpu import channel_lanes, channel_tiles, pixel_tiles, planar, row_strips, tiled
+from numconv.cpu import channel_lanes, channel_runs, pixel_tiles, planar, row_strips, tiled
 from numconv.cpu.simd.ir import WIDE
 from numconv.cpu.simd.outputs import EVERYTHING, outputs_tile
 from numconv.cpu.simd.pixels import pixels_tile
@@ -62,8 +62,8 @@ def differing(name, dtype):
 PIXELS = [(height, 1, vectors, False, finishing)
           for height, vectors in pixel_tiles.EXTENTS for finishing in (False, True)]  # fmt: skip
 CHANNELS = [(height, run, vectors, True, False, NOTHING)
-            for rows, run in (*channel_tiles.EXTENTS, *channel_tiles.NARROW.values()) for height in {rows, 1}
-            for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
+            for rows, run in (*channel_runs.EXTENTS, *channel_runs.NARROW.values()) for height in {rows, 1}
+            for vectors in (channel_runs.VECTORS, 1)]  # fmt: skip
 
 
 def sparing(kernel, sizes):
@@ -71,17 +71,19 @@ def sparing(kernel, sizes):
     found = set()
     for size in sizes:
         case = Case("map", (1, 1, size, size), (1, 1, kernel, kernel), {"padding": kernel // 2})
-        rows, run = channel_tiles.extent(size)
-        ends = set(channel_tiles.left_out(case.problem(), size)) - {NOTHING}
-        heights, widths = {rows if run == size else 1, 1}, (channel_tiles.VECTORS, 1)
+        rows, run = channel_runs.extent(size)
+        ends = set(channel_runs.left_out(case.problem(), size)) - {NOTHING}
+        heights, widths = {rows if run == size else 1, 1}, (channel_runs.VECTORS, 1)
         found |= set(itertools.product(heights, [run], widths, [True], [False], ends))
     return found
 
 
-EVERY_RUN = (28, 14, 9, 7, 5, 4, 3, 2, 1)
+EVERY_RUN = (28, 14, 13, 12, 10, 9, 8, 7, 5, 4, 3, 2, 1)
 SPARING = sorted(sparing(3, EVERY_RUN) | sparing(5, (3, 7, 10, 28)) | sparing(7, (5, 14)))
-FINISHING = [(1, run, vectors, True, True, NOTHING) for rows, run in channel_tiles.EXTENTS if WIDE
-             for vectors in (channel_tiles.VECTORS, 1)]  # fmt: skip
+# Rows of the runs that take several rows at once are finished where they go alone, in wider blocks.
+ALONE = {channel_runs.extent(columns) for columns in range(1, 57) if columns > channel_runs.run_length(columns)}
+FINISHING = [(1, run, vectors, True, True, NOTHING) for rows, run in channel_runs.EXTENTS if WIDE
+             if rows == 1 or (rows, run) in ALONE for vectors in (channel_runs.VECTORS, 1)]  # fmt: skip
 DENSE = PIXELS + CHANNELS + SPARING + FINISHING + [(2, pixel_tiles.CHANNELS, 1, False, False)]
 
 # (rows, the kernel's rows or 0 for any, its columns at once, stride, pixels): the widest tiles of channels last.
@@ -120,21 +122,26 @@ STACK = (r"[xyz]mm\d+, .*\(%rsp\)", r"\(%rsp\), %[xyz]mm")
 
 
 def spill(native, least, same=0):
-    """What is wrong with a tile's code, or None: it has so many sums, which must stay in registers; the stack may get
-    so many vectors that are the same for all rows.
+    """What is wrong with a tile's code, or None: it has so many multiply-adds, whose sums must stay in registers; the
+    stack may get so many vectors that are the same for all rows.
     """
     ((name, body),) = re.findall(r"^(numconv_\w+):\n(.*?)^\.Lfunc_end", native.assembly(), re.MULTILINE | re.DOTALL)
     if body.count("vfmadd") < least:
-        return f"{name} has fewer multiply-adds than sums"
+        return f"{name} has too few multiply-adds"
     stored, loaded = (len(re.findall(access, body)) for access in STACK)
     return f"{name} spills" if stored > same or (loaded and not same) else None
+
+
+def multiply_adds(groups, run, vectors, by_table, finishing, skips=NOTHING):
+    """Those of a round of a dense tile's steps."""
+    return groups * vectors * sum(run - before - behind for before, behind in skips)
 
 
 def spills(name, dtype):
     """What is wrong with the tiles of `tiled`, of `planar` or, with the channels last, of `depthwise`."""
     dtype = np.dtype(dtype)
     if name == "tiled":
-        found = [spill(tile(*extents[:3], dtype, *extents[3:]), math.prod(extents[:3])) for extents in DENSE]
+        found = [spill(tile(*extents[:3], dtype, *extents[3:]), multiply_adds(*extents)) for extents in DENSE]
     elif name == "planar":
         found = [spill(outputs_tile(dtype, *extents), math.prod(extents[:3])) for extents in OUTPUTS]
     else:

@@ -18,8 +18,8 @@ from numconv.testing import EDGES, RESNET50
 BARS = {("tiled", 64): 1.15, ("matmul", 64): 1.36}
 BAR = 1.03
 # Of the best, one thread's cycles divided by so many, what the busiest thread reaches where there is work: small tasks
-# copy more of the input and waste more of a tile.
-EFFICIENCY, ENOUGH_CYCLES = 0.82, 250_000
+# copy more of the input and waste more of a tile. 64 threads copy a map of 14x14 and 512 channels 16 times.
+EFFICIENCY, ENOUGH_CYCLES = 0.77, 250_000
 
 
 @pytest.fixture

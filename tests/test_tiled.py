@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import operator
 
 import numpy as np
 import pytest
-from bits import DENSE, only, spill
+from bits import DENSE, multiply_adds, only, spill
 from golden import run
 
 from numconv import jit
-from numconv.cpu import loops, tiled
+from numconv.cpu import channel_runs, loops, tiled
+from numconv.cpu.simd.ir import WIDE
 from numconv.cpu.simd.tiles import tile
 from numconv.cpu.window import input_as_window
 from numconv.machine import machine
@@ -120,7 +120,7 @@ def test_small_planes_alone_are_read_where_they_lie(monkeypatch):
     on, seen = machine(2), []
     monkeypatch.setattr(tiled, "input_as_window", lambda *given: seen.append(given[0]) or input_as_window(*given))
     chosen = tiled._choose
-    for size, columns, read in ((14, 196, True), (14, 84, True), (14, 83, False), (7, 49, True), (28, 196, False)):
+    for size, columns, read in ((14, 168, True), (14, 84, True), (14, 83, False), (7, 42, True), (28, 168, False)):
         problem = Case("one tap", (1, 3, size, size), (64, 3, 1, 1)).problem(np.float32).in_a_row
         data = arrays(problem)
         choice = tiled.Choice("channels", 1, columns, 64)
@@ -197,7 +197,16 @@ def test_integers_beside_floats_are_converted_as_loops_does():
     assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
 
 
+@pytest.mark.parametrize("columns", range(1, 301))
+def test_no_row_is_left_to_tiles_that_wait_or_waste(columns):
+    """The cycles of a step of all tiles of a row, over its products; 16 registers hold runs of six at most."""
+    rows, run = channel_runs.extent(columns)
+    together, vectors = (rows if columns <= run else 1), channel_runs.VECTORS
+    step = channel_runs.step_cycles(together * run * vectors, channel_runs.LEAST_STEP) / together
+    assert -(-columns // run) * step <= (1.3 if WIDE else 1.75) * columns * vectors
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("extents", DENSE, ids=str)
 def test_no_tile_that_ships_spills_a_vector(extents, dtype):
-    assert spill(tile(*extents[:3], np.dtype(dtype), *extents[3:]), math.prod(extents[:3])) is None
+    assert spill(tile(*extents[:3], np.dtype(dtype), *extents[3:]), multiply_adds(*extents)) is None

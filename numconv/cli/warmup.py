@@ -41,7 +41,7 @@ STRIPS = (20, 40, 72, 100)
 LAYERS = (
     *(
         Case("dense", (1, 8, size + unpadded, size + unpadded), (co, 8, 3, 3), {"padding": 1 - unpadded // 2})
-        for size in (28, 14, 9, 7, 5, 4, 3, 2, 1)
+        for size in (28, 14, 13, 12, 10, 9, 8, 7, 5, 4, 3, 2, 1)
         for co in (48, 24, 12)
         for unpadded in (0, 2)
     ),
@@ -54,7 +54,7 @@ LAYERS = (
     *(Case("volume", (1, 1, 2, size, size), (1, 1, 2, 9, 9)) for size in ROWS),
     *(
         _last(3, size + unpadded, 3, co, padding=1 - unpadded // 2)
-        for size in (28, 21, 12, 10, 9)
+        for size in (28, 21, 13, 12, 10, 9, 8)
         for co in (48, 24)
         for unpadded in (0, 2)
     ),

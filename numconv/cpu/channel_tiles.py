@@ -9,7 +9,6 @@ Sums are [block of channels and pixel, channel], and are transposed on the way t
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -19,41 +18,26 @@ from ..aligned import LINE_BYTES
 from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
-from .blocks import Blocks, skips_taps
-from .operands import meets
+from .blocks import Blocks
+from .channel_runs import LEAST_STEP, ONE_TAP, VECTORS, WHOLE, extent, left_out, run_length, share_left, step_cycles
 from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
 from .simd.shares import njit
 from .simd.strided import spread_rows
-from .simd.tiles import NOTHING, Skips, call_tile, tile
+from .simd.tiles import call_tile, tile
 from .window import Ahead, Tables, Window, all_steps
-from .window_axes import tap_ranges
 
-# (rows, run) of pixels in a tile: 28 or 24 sums, 2 weights and an input in 32 registers; 12, 2 and 1 in 16. Several
-# rows at once where one run spans the map. 20 and 18 sums are as fast, and cover maps of 5, 9, 10, 15, 17 and 18 with
-# less waste: 3x3 layers at 9 gained a quarter.
-EXTENTS = ((1, 14), (2, 7), (3, 4), (2, 5), (1, 9)) if WIDE else ((1, 6), (2, 3), (3, 2))
-# For maps of one to three columns alone, such as the gradients of weights: a run of 4 wastes a quarter there, and more
-# rows than these have addresses that spill.
-NARROW = {1: (10, 1), 2: (6, 2), 3: (3, 3)} if WIDE else {1: (6, 1)}
-RUNS = tuple(run for _, run in EXTENTS)
-# The longest kernel row whose taps leave out pixels: it is one step of the tile, and longer ones spill, with some runs
-# earlier than with others. Leaving out less than such a share of a row is not worth tiles of its own.
-MOST_TAPS, LONGEST_ROW = {2: 1, 4: 3} if WIDE else {}, 7
-LEAST_LEFT_OUT = 0.01
-VECTORS = 2
 # Fewer taps than these take less time than copying the sums.
 FEW_TAPS = 256
-# What tiles leave out: those of the first run of a row, of one within, of the last.
-Ends = tuple[Skips, Skips, Skips]
-WHOLE: Ends = (NOTHING, NOTHING, NOTHING)
 # A bias for each column of the sums, as the length of a tuple.
 PER_COLUMN = (0,)
-MAX_PIXELS = 256
+# Pixels of a task at most: with 256, layers of 56x56 and 112x112 took 1.01 to 1.03 times as long.
+MAX_PIXELS = 896
 # No blocks of whole tiles of 1x1 kernels: each block reads all the weights anew.
 WHOLE_TILES = 0
-LEAST_COLUMNS = 56
+# Rows of more columns are cut: pieces of 38 in rows of 112 took 1.02 times as long as whole ones.
+UNCUT_COLUMNS = 112
 # A stride stays in the window.
 PHASED = False
 TILE_START = 60
@@ -67,16 +51,6 @@ def unit(machine: Machine, problem: Problem) -> int:
 def channel_step(machine: Machine, problem: Problem) -> int:
     """A task's channels are a multiple of this."""
     return unit(machine, problem)
-
-
-def run_length(columns: int) -> int:
-    """Pixels of a run."""
-    return extent(columns)[1]
-
-
-def extent(columns: int) -> tuple[int, int]:
-    """(rows, run) of the tiles of a block of so many columns: the run that covers a row with the least waste."""
-    return NARROW.get(columns) or min(EXTENTS, key=lambda extent: -(-columns // extent[1]) * extent[1])
 
 
 def tiles(problem: Problem, rows: int, columns: int, channels: int, finite: bool) -> Array:
@@ -110,41 +84,6 @@ def finishes(problem: Problem, rows: int, columns: int) -> bool:
     return few and problem.layout == "NHWC" and (columns > run_length(columns) or extent(columns)[0] == 1)
 
 
-@functools.lru_cache(maxsize=1024)
-def left_out(problem: Problem, columns: int) -> Ends:
-    """What tiles of the first run of a row, of one within and of the last leave out, in blocks of so many columns: for
-    each tap of a kernel row, the pixels that meet zeros of the padding, or lie behind the end of the row.
-    """
-    run, taps, width = run_length(columns), problem.kernel[-1], problem.out_spatial[-1]
-    if problem.padding_mode != "zeros" or taps > MOST_TAPS.get(run, LONGEST_ROW):
-        return WHOLE
-    first = np.arange(run)
-    last = first + (-(-width // columns) - 1) * columns + (-(-columns // run) - 1) * run
-
-    def skips(pixels: Array) -> Skips:
-        found = map(np.flatnonzero, meets(problem, -1, pixels) & (pixels < width))
-        return tuple((int(some[0]), run - 1 - int(some[-1])) if some.size else (run, 0) for some in found)
-
-    # Rows of one run or two have none within.
-    ends = skips(first), NOTHING if last[0] > run else skips(first), skips(last)
-    return ends if _pixels(ends, width, run) >= LEAST_LEFT_OUT * taps * width else WHOLE
-
-
-def _pixels(ends: Ends, width: int, run: int) -> int:
-    """How many pixels the taps of a kernel row leave out in a row of such a width, all together."""
-    return sum(map(sum, ends[0] + (ends[2] if width > run else ())))
-
-
-@functools.lru_cache(maxsize=1024)
-def share_left(problem: Problem, columns: int) -> float:
-    """The share of their products that tiles add up in blocks of so many columns, where all weights are finite."""
-    run, width = run_length(columns), problem.out_spatial[-1]
-    in_row = -(-width // columns) * -(-columns // run) * run * problem.kernel[-1]
-    first, end = tap_ranges(problem)
-    rows = float(np.mean(end - first)) / math.prod(problem.kernel[-2:]) if skips_taps(problem) else 1.0
-    return rows * (1 - _pixels(left_out(problem, columns), width, run) / in_row)
-
-
 def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[int, int]:
     """(rows, columns) of the sums of one unit of channels: each row of the map in whole runs."""
     run = run_length(columns)
@@ -154,18 +93,25 @@ def sums(problem: Problem, machine: Machine, rows: int, columns: int) -> tuple[i
 def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels: int) -> int:
     """A task's time for its sums, in cycles: each worth a fused multiply-add or an aligned load of a vector."""
     (height, run), lanes = extent(columns), machine.lanes(problem.accumulator)
-    runs, vectors = rows * -(-columns // run), -(-channels // lanes)
+    vectors, least = -(-channels // lanes), ONE_TAP if math.prod(problem.kernel) == 1 else LEAST_STEP
     pairs, single = divmod(vectors, VECTORS)
-    # A row alone waits for its weights, and for its sums: of one tap each step has other weights.
-    alone = 16 if math.prod(problem.kernel) == 1 else 0
-    least = alone if columns > run else 0 if rows % height == 0 else 4
-    tap = pairs * max(VECTORS * run, least) + single * max(run + 2, least)
-    # A square of the transposition, for each vector of channels and of pixels, or a copy.
-    storing = rows * -(-columns // lanes) * 8 * lanes if problem.layout == "NCHW" else rows * columns * 4
-    if finishes(problem, rows, columns):
-        storing = 0
+    together, alone = divmod(rows, height) if columns <= run else (0, rows)
+    runs = ((together, height * run), (alone * -(-columns // run), run))
+
+    def step(sums: int) -> int:
+        return step_cycles(sums, least)
+
+    # Of one vector, each sum has a load of its own, and takes half as long again.
+    tap = sum(n * (pairs * step(VECTORS * pixels) + single * step(3 * pixels // 2)) for n, pixels in runs)
+    # A square of the transposition, for each vector of channels and of pixels, or a copy. Whole rows are stored as one;
+    # where others are no whole vectors, each store goes to two cache lines.
+    squares = rows * -(-columns // lanes) * (2 if columns % lanes else 1)
+    if columns == problem.out_spatial[-1]:
+        squares = -(-rows * columns // lanes)
+    storing = squares * 8 * lanes if problem.layout == "NCHW" else rows * columns * 4
     adding = int(share_left(problem, columns) * problem.taps * tap)
-    return runs * (adding + vectors * TILE_START) + vectors * storing
+    starting = sum(n for n, _ in runs) * vectors * TILE_START
+    return adding + starting + vectors * storing * (not finishes(problem, rows, columns))
 
 
 @njit()
@@ -218,10 +164,10 @@ def sweep(
     columns, step, size = blocks.sum_rows // window.block_rows // run, window.column_step, window.plane_size
     first_run, last_run = piece.ow // window.block_columns * columns, blocks.column_blocks * columns - 1
     row = 0
-    while row < window.block_rows:
+    while row < piece.rows:
         low, high = tap_range(piece.oh + row, piece, tables, window, blocks)
         rows = blocks.tile_rows
-        if columns > 1 or row + rows > window.block_rows or high - low < piece.end - piece.first:
+        if columns > 1 or row + rows > piece.rows or high - low < piece.end - piece.first:
             # A row that leaves taps out goes alone.
             rows = 1
         else:
@@ -231,7 +177,7 @@ def sweep(
         offsets, start = tables.offsets[low:high], weight[low * pitch :]
         if piece.fresh and low == high:
             sums[row * columns * run * width : (row + rows) * columns * run * width] = 0
-        for column in range(columns if low < high else 0):
+        for column in range(-(-piece.columns // run) if low < high else 0):
             source = panel[row * places + column * run * step :]
             target = sums[(row * columns + column) * run * width :]
             later, line = divmod(turn, ahead.lines)
@@ -303,7 +249,7 @@ def finish(
     size, run, step, taps = blocks.sum_columns, blocks.tile_run, window.column_step, window.total_planes * window.taps
     apart, in_row = out.strides[4] // out.itemsize, blocks.sum_rows // window.block_rows // run
     steps, planes, plane_size = all_steps(window)
-    piece = Piece(0, 0, steps, planes, 1, oh, ow)
+    piece = Piece(0, 0, steps, planes, 1, oh, ow, rows, columns)
     first_run, last_run = ow // window.block_columns * in_row, blocks.column_blocks * in_row - 1
     for first in range(0, channels, size):
         pitch = min(size, channels - first)

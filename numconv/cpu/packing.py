@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..method import Array
-from .channel_tiles import VECTORS
+from .channel_runs import VECTORS
 from .simd.copies import transpose
 from .simd.ir import vector_lanes
 from .simd.shares import Share, njit, portion

@@ -25,18 +25,14 @@ from ..phases import Phase, boxes
 from ..problem import Problem
 from . import channel_tiles, packing, tiled
 from .blocks import Blocks, blocks, locate, take, tasks
+from .channel_runs import VECTORS
 from .operands import best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .simd.fields import packed, record
 from .simd.ir import vector_lanes
 from .simd.shares import Share, njit, portion
-from .tile_choice import TASK_COST, Choice, choices
+from .tile_choice import FAR_COPY, TASK_COST, WEIGHT_BYTES, Choice, choices
 from .window import Ahead, Tables, Window
 from .window_axes import copy_cycles, tap_ranges
-
-# Bytes of packed weights that come in a cycle. So threads share channels rather than rows where weights are large: two
-# threads with half of 128 channels each took 270 us, with half of the rows 291, and 313 against 375 where their cores
-# have no cache in common.
-WEIGHT_BYTES = 4
 
 
 class Member(NamedTuple):
@@ -228,8 +224,8 @@ def _cost(problem: Problem, group: Group, machine: Machine, choice: Choice) -> i
 def _busiest(problem: Problem, group: Group, machine: Machine, choice: Choice) -> int:
     """Cycles of the busiest thread, if all tasks were whole."""
     _, rows, columns, channels = choice
-    task = TASK_COST
-    task += copy_cycles(group.whole, rows, columns, machine.lanes(problem.accumulator), channel_tiles.PHASED)
+    copying = copy_cycles(group.whole, rows, columns, machine.lanes(problem.accumulator), channel_tiles.PHASED)
+    task = TASK_COST + FAR_COPY * copying
     for phase, *_ in group.members:
         _, own_rows, own_columns, most = _own_choice(phase, choice)
         task += channel_tiles.cycles(phase.problem, machine, own_rows, own_columns, min(most, _group_channels(problem)))
@@ -314,7 +310,7 @@ def pack_phases(share: Share, weight: Array, packed: Array, finite: Array, buffe
     where `table` (taps, 3) tells the place of each.
     """
     _, channels, inputs, taps = weight.shape
-    buffer, unit = buffers[share.number], channel_tiles.VECTORS * vector_lanes(packed)
+    buffer, unit = buffers[share.number], VECTORS * vector_lanes(packed)
     first_task, end_task = portion(finite.size, share)
     for task in range(first_task, end_task):
         group, block = divmod(task, finite.shape[1])

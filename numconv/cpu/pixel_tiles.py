@@ -23,14 +23,15 @@ from .simd.shares import njit
 from .simd.strided import spread_rows
 from .simd.tiles import call_tile, tile
 from .window import WINDOW_BYTES, Tables, Window, all_steps
-from .window_axes import phases, pitch, total_planes
+from .window_axes import pitch, window_elements
 
 # Channels and vectors of a tile: the largest has 24 sums, 3 inputs and a weight in 32 registers, or 8, 2 and 1 in 16.
 CHANNELS, FEW_CHANNELS = (8, 2) if WIDE else (4, 2)
 VECTORS = 3 if WIDE else 2
 # Pixels of a task at most: its sums, for 64 channels, take a quarter of a megabyte of the second-level cache.
 MAX_PIXELS = 1024
-LEAST_COLUMNS = 512
+# Rows of more columns are cut.
+UNCUT_COLUMNS = 384
 # Blocks of 1x1 kernels may be so many whole tiles wide.
 WHOLE_TILES = 10
 # A bias for each row of the sums, as the length of a tuple.
@@ -39,8 +40,8 @@ PER_ROW = (0, 0)
 PHASED = True
 # Cycles that a tile takes to start and to load and store its sums, for each piece of a window.
 TILE_START = 40
-# And that a step takes at least, whose sums wait for those of the step before.
-LEAST_STEP = 12
+# What a step takes besides its sums, and at least, since its sums wait for those of the step before.
+LOADING, LEAST_STEP = 2, 12
 # How much longer sums of one tap take: each vector of a window serves one step, and comes from a far cache; and those
 # that tiles finish at once.
 ONE_TAP, ONE_TAP_FINISHED = 1.35, 0.95
@@ -80,7 +81,9 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     widths = ((VECTORS, runs * wide), (left, runs * (left > 0)))
     # Vectors from the window straddle cache lines: two loads each.
     adding = sum(
-        n * m * (problem.taps * max(h * v, 2 * v + h, LEAST_STEP) + TILE_START) for h, n in heights for v, m in widths
+        n * m * (problem.taps * max(h * v + LOADING, 2 * v + h, LEAST_STEP) + TILE_START)
+        for h, n in heights
+        for v, m in widths
     )
     if math.prod(problem.kernel) == 1:
         adding = int(adding * (ONE_TAP_FINISHED if finishing else ONE_TAP))
@@ -102,9 +105,7 @@ def finishes(problem: Problem, rows: int, columns: int) -> bool:
     lanes = machine(1).lanes(problem.accumulator)
     in_rows = rows * -(-columns // lanes)
     in_a_run = -(-((rows - 1) * pitch(problem, columns, PHASED) + columns) // lanes)
-    row_axis, column_axis = phases(problem, -2), phases(problem, -1, PHASED)
-    plane = len(row_axis.used) * len(column_axis.used) * row_axis.length(rows) * pitch(problem, columns, PHASED)
-    in_window = total_planes(problem) * plane * problem.accumulator.itemsize <= WINDOW_BYTES
+    in_window = window_elements(problem, rows, columns, PHASED) * problem.accumulator.itemsize <= WINDOW_BYTES
     cheaper = problem.taps * (in_rows - in_a_run) <= COPYING * in_rows
     return cheaper and in_window
 
@@ -154,8 +155,9 @@ def accumulate(
     taps, offsets = window.total_planes * window.taps, tables.offsets[piece.first : piece.end]
     rows, gap = weight[channel * taps + piece.tap + piece.first :], window.taps - len(offsets)
     tiles, size = tables.tiles, window.plane_size
-    pitch, planes, fresh = blocks.sum_columns, piece.planes, piece.fresh
-    sweep(tiles, sums, pitch, pitch, channels, rows, taps, 1, gap, panel, offsets, planes, size, fresh)
+    pitch, planes, fresh, lanes = blocks.sum_columns, piece.planes, piece.fresh, vector_lanes(sums)
+    width = -(-((piece.rows - 1) * window.pitch + piece.columns) // lanes) * lanes
+    sweep(tiles, sums, pitch, width, channels, rows, taps, 1, gap, panel, offsets, planes, size, fresh)
 
 
 @njit()

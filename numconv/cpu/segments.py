@@ -22,7 +22,7 @@ class Piece(NamedTuple):
     """Taps of one segment and one window: those from first to end of each of some planes.
 
     tap: the number, among the weights, of the first plane's tap 0. fresh: whether the sums start from zero. oh, ow:
-    the output row and column at which the block begins.
+    the output row and column at which the block begins; rows, columns: what the output has of it.
     """
 
     tap: int
@@ -32,6 +32,8 @@ class Piece(NamedTuple):
     fresh: int
     oh: int
     ow: int
+    rows: int
+    columns: int
 
 
 @njit()

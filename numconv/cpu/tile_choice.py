@@ -10,7 +10,9 @@ from ..machine import Machine
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
 from .blocks import share_costs, tasks
-from .window_axes import copy_cycles, lies_in_place, pitch
+from .channel_runs import run_length
+from .window import WINDOW_BYTES
+from .window_axes import copy_cycles, lies_in_place, pitch, window_elements
 
 # Cycles that a task takes besides its copies and sums: depthwise layers are a task a channel.
 TASK_COST = 900
@@ -19,8 +21,22 @@ TASK_COST = 900
 NEAR = 1 << 10
 # Of so many tasks, those at the ends of rows, which are smaller, are counted for what they are.
 FEW_TASKS = 32
+# Rows of more columns are cut where a caller sets what scratch there is.
+SPARING_COLUMNS = 28
 # A group's channels are cut into so many parts, so that all threads have work on a small map.
 PARTS = (1, 2, 4, 8, 16, 32, 64)
+# Bytes of a task's sums, in the second-level cache beside its window and its weights: with 800 KB of them, layers of
+# 28x28 took 1.01 to 1.03 times as long as with 400.
+SUMS_BYTES = 512 << 10
+# Copies to a window there take twice what those to the first cache take, 7 to 10 clocks a vector (3x3 layers of 7 to
+# 224 pixels).
+FAR_COPY = 2
+# Cycles that a vector of sums takes to be stored and loaded again, where a window does not hold all planes.
+SUM_AGAIN = 6
+# Bytes of weights that come in a cycle from beyond the second-level cache. 3x3 layers of 256 channels at 14x14 and 512
+# at 28 and 14 ran 1.02 to 1.03 times as fast where each of two threads had half of the channels, not half of the rows,
+# a transposed one of 128 channels 1.2 times, where the threads' cores had no cache in common.
+WEIGHT_BYTES = 12
 SHAPES: dict[str, Any] = {"pixels": pixel_tiles, "channels": channel_tiles}
 
 
@@ -40,8 +56,10 @@ def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
     step = shape.channel_step(machine, problem)
     tiles = max(1, -(-(problem.out_channels // problem.groups) // step))
     channels = sorted({-(-tiles // part) * step for part in PARTS}, reverse=True)
-    # Short rows only where there would be too few tasks.
-    parts = max(out_w // shape.LEAST_COLUMNS + 1, machine.threads // max(1, tasks(problem, 1, out_w, step)))
+    most_sums = SUMS_BYTES // problem.accumulator.itemsize
+    # Short rows only where there would be too few tasks, or too much scratch.
+    uncut = shape.UNCUT_COLUMNS if machine.workspace is None else SPARING_COLUMNS
+    parts = max(-(-out_w // uncut), machine.threads // max(1, tasks(problem, 1, out_w, step)))
     parted = {-(-out_w // part) for part in range(1, parts + 1)}
     if problem.rank == math.prod(problem.kernel) == 1:
         # Such blocks share no inputs: all but the last may be of whole tiles.
@@ -50,11 +68,11 @@ def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
     columns = sorted(parted, reverse=True)
     found = []
     for c in columns:
-        width = pitch(problem, c, shape.PHASED)
+        width = pitch(problem, c, True) if shape.PHASED else c
         most = max(1, shape.MAX_PIXELS // width)
         if c == 1 or c <= shape.MAX_PIXELS:
             rows = sorted({-(-out_h // part) for part in range(-(-out_h // most), out_h + 1)}, reverse=True)
-            found += [Choice(name, r, c, co) for r in rows for co in channels]
+            found += [Choice(name, r, c, co) for r in rows for co in channels if r == 1 or r * c * co <= most_sums]
     return found
 
 
@@ -75,11 +93,28 @@ def task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, colum
     lanes, there = machine.lanes(problem.accumulator), in_place(problem, Choice(shape, rows, columns, channels))
     copying = 0 if there else copy_cycles(problem, rows, columns, lanes, SHAPES[shape].PHASED)
     adding: int = SHAPES[shape].cycles(problem, machine, rows, columns, channels)
-    return TASK_COST + copying + adding
+    if math.prod(problem.kernel) == 1:  # whose sums were measured with all that follows
+        return TASK_COST + copying + adding
+    size = window_elements(problem, rows, columns, SHAPES[shape].PHASED) * problem.accumulator.itemsize
+    again = max(0, -(-size // WINDOW_BYTES) - 1) * channels * rows * -(-columns // lanes) * SUM_AGAIN
+    return TASK_COST + FAR_COPY * copying + _reading(problem, machine, rows, columns, channels) + adding + again
+
+
+def _reading(problem: Problem, machine: Machine, rows: int, columns: int, channels: int) -> int:
+    """Cycles in which a task's weights come from beyond the second-level cache: none if half of it holds those of all
+    tasks of a thread, and once for its tasks that share them if it holds a task's.
+    """
+    size, room = channels * problem.taps * problem.accumulator.itemsize, sum(machine.caches[:2]) // 2
+    different = -(-(problem.out_channels // problem.groups) // channels) * problem.groups
+    count = tasks(problem, rows, columns, channels)
+    in_a_thread, alike = -(-count // machine.threads), max(1, count // max(1, problem.batch * different))
+    if size * min(different, -(-in_a_thread // alike)) <= room:
+        return 0
+    return size // WEIGHT_BYTES // (min(alike, in_a_thread) if size <= room else 1)
 
 
 def in_place(problem: Problem, choice: Choice) -> bool:
     """Whether tiles read a contiguous input where it lies: single numbers of planes that are small."""
     near = math.prod(problem.spatial) * problem.accumulator.itemsize <= NEAR
-    step = channel_tiles.run_length(choice.columns)
+    step = run_length(choice.columns)
     return near and choice.shape == "channels" and lies_in_place(problem, choice.rows, choice.columns, step)

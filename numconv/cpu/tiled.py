@@ -25,7 +25,7 @@ from ..accuracy import direct_bound, direct_expected
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
-from . import channel_tiles, packing, pixel_tiles
+from . import channel_runs, channel_tiles, packing, pixel_tiles
 from .blocks import Blocks, blocks, locate, share_costs, take
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
 from .segments import Piece, flush, segment_end, segment_start
@@ -42,7 +42,7 @@ STRIDED_OUT = True
 GROUPS_APART = False
 
 # Share of the FMA peak that the cycles of `busiest` were measured to run at (bench/auto_regret.py).
-EFFICIENCY = 0.75
+EFFICIENCY = 0.82
 
 
 class Prepared(NamedTuple):
@@ -195,7 +195,7 @@ def split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> B
 def beside_window(problem: Problem, machine: Machine, choice: Choice) -> int:
     """Elements of a thread's scratch besides its window."""
     # Tiles read whole vectors and runs, so there is room behind the last plane.
-    beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_tiles.RUNS)
+    beyond = max(pixel_tiles.VECTORS * machine.lanes(problem.accumulator), *channel_runs.RUNS)
     return split(problem, machine, choice, False).panel + beyond * problem.stride[-1]
 
 
@@ -317,7 +317,8 @@ def correlate_block(
             if window.taps == 1:
                 # A plane of one tap is a step: the tiles' inner loop runs over planes.
                 end, count = count, 1
-            piece = Piece(start, first, end, count, fresh, oh, ow)
+            rows, columns = min(window.block_rows, out.shape[3] - oh), min(window.block_columns, out.shape[4] - ow)
+            piece = Piece(start, first, end, count, fresh, oh, ow, rows, columns)
             # The weights' layout, known at compile time, tells which tiles.
             if weight.ndim == 1:
                 pixel_tiles.accumulate(sums, weight, channel, channels, source, piece, tables, window, blocks)

@@ -76,6 +76,13 @@ def copy_cycles(problem: Problem, rows: int, columns: int, lanes: int, phased: b
     return total_planes(problem) * copies * (40 + row_axis.length(rows) * row)
 
 
+def window_elements(problem: Problem, rows: int, columns: int, phased: bool) -> int:
+    """Elements of a window that holds all planes of a block, without the ends of its planes."""
+    row_axis, column_axis = phases(problem, -2), phases(problem, -1, phased)
+    plane = len(row_axis.used) * len(column_axis.used) * row_axis.length(rows) * pitch(problem, columns, phased)
+    return total_planes(problem) * plane
+
+
 def total_planes(problem: Problem) -> int:
     """Planes of one group: input channels times kernel planes."""
     return problem.in_channels // problem.groups * (problem.kernel[0] if problem.rank == 3 else 1)
