@@ -15,6 +15,7 @@ from numconv import jit
 from numconv.cpu import channel_runs, loops, tiled
 from numconv.cpu.simd.ir import WIDE
 from numconv.cpu.simd.tiles import tile
+from numconv.cpu.tile_choice import far_bytes
 from numconv.cpu.window import input_as_window
 from numconv.machine import machine
 from numconv.testing import CASES, EDGES, RESNET50, Case, arrays
@@ -195,6 +196,16 @@ def test_integers_beside_floats_are_converted_as_loops_does():
     problem = EDGES[1].problem(np.uint64, np.float64)
     data = arrays(problem)
     assert_same_bits(run(tiled, problem, machine(2), *data), run(loops, problem, machine(2), *data))
+
+
+def test_weights_come_from_afar_where_the_second_level_cache_does_not_keep_them():
+    on, elements = dataclasses.replace(machine(2), caches=(0, 2 << 20)), 512 * 9
+    problem = Case("map", (1, 512, 14, 14), (512, 512, 3, 3), {"padding": 1}).problem(np.float32)
+    assert far_bytes(problem, on, 7, 14, 512, elements) == 512 * elements * 4, "a task's are too many"
+    assert far_bytes(problem, on, 7, 14, 32, elements) == 32 * elements * 4 / 2, "two tasks share them"
+    assert far_bytes(problem, on, 14, 14, 32, elements) == 32 * elements * 4
+    assert far_bytes(problem, on, 7, 14, 256, 9) == 0, "the thread's stay"
+    assert far_bytes(problem, dataclasses.replace(on, threads=32), 7, 14, 32, elements) == 0, "so do one task's"
 
 
 @pytest.mark.parametrize("columns", range(1, 301))

@@ -110,7 +110,7 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
         squares = -(-rows * columns // lanes)
     storing = squares * 8 * lanes if problem.layout == "NCHW" else rows * columns * 4
     adding = int(share_left(problem, columns) * problem.taps * tap)
-    starting = sum(n for n, _ in runs) * vectors * TILE_START
+    starting = rows * -(-columns // run) * vectors * TILE_START
     return adding + starting + vectors * storing * (not finishes(problem, rows, columns))
 
 

@@ -137,6 +137,7 @@ def correlate_block(
         count = min(PANEL_TAPS, segment_end - tap, geometry.taps - tap)
         rows = panel[:count]
         fill(rows, x, first_channel, tap, pixel, pixels, outside, sources, geometry)
+        rows[:, pixels:lanes] = 0
         accumulate(sums, weight[:, tap : tap + count], rows, lanes)
         tap += count
         if tap == segment_end or tap == geometry.taps:

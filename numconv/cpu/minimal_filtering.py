@@ -38,6 +38,7 @@ from .repair import repair
 from .simd.fields import packed
 from .simd.tiles import tile
 from .simd.winograd import input_transform, output_transform
+from .tile_choice import far_bytes
 from .toom_cook import TAPS, as_floats, growth, transforms
 from .window import Tables, Window, window
 from .window_axes import copy_cycles, total_planes
@@ -57,6 +58,9 @@ TRANSFORM_STEPS = 16
 INPUT_CYCLES = {2: 130, 4: 520}
 OUTPUT_CYCLES = {2: 30, 4: 150}
 TILE_START = 130
+# Bytes of transformed weights that come in a cycle from beyond the second-level cache: a task multiplies by each but a
+# few times, which does not hide that they come. 512->512 at 7 and at 14 take them at 28 and 22 GB/s a core.
+WEIGHT_BYTES = 5
 
 
 class Choice(NamedTuple):
@@ -197,7 +201,7 @@ def _launch(problem: Problem, machine: Machine, outputs: int) -> tuple[Array, in
     rows, columns, lanes = choice.rows * outputs, choice.columns * outputs, machine.lanes(problem.accumulator)
     squares, dtype = _squares(problem, machine, outputs, choice), problem.accumulator
     geometry, tables = _window(problem, machine, outputs, choice)
-    split = blocks(problem, rows, columns, choice.channels)
+    split = blocks(problem, rows, columns, choice.channels)._replace(panel=_before_window(squares))
     transforms_at = np.array([native(outputs, dtype).address for native in (input_transform, output_transform)])
     most = min(choice.channels, problem.out_channels // problem.groups)
     pair = tile(2, UNIT, 1, dtype, False, False).address if most >= 2 * UNIT else 0
@@ -220,11 +224,14 @@ def _elements(problem: Problem, machine: Machine, outputs: int, choice: Choice) 
     geometry, _ = _window(problem, machine, outputs, choice)
     # The last vectors of tiles read what lies behind the window: rows of tiles that are none, and columns.
     beyond = squares.rows * outputs * geometry.pitch + 2 * outputs * lanes
-    size = squares.places * (1 + squares.together * outputs**2) + squares.extent**2 * (
-        squares.tile_step + squares.sum_step
-    )
-    size += squares.buffer + geometry.planes * geometry.plane_size + beyond
+    size = _before_window(squares) + geometry.planes * geometry.plane_size + beyond
     return -(-size // CACHE_LINE) * CACHE_LINE
+
+
+def _before_window(squares: Squares) -> int:
+    """Elements of a share's scratch for checks, a transform, results, sums and transformed inputs."""
+    results = squares.places * (1 + squares.together * squares.outputs**2)
+    return results + squares.buffer + squares.extent**2 * (squares.tile_step + squares.sum_step)
 
 
 def _scratch(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:
@@ -284,4 +291,5 @@ def _task_cycles(problem: Problem, machine: Machine, outputs: int, choice: Choic
         storing += channels * rows * (20 + 6 * columns // lanes)
     else:
         storing += -(-channels // UNIT) * rows * -(-columns // lanes) * 12 * lanes
-    return copying + planes * strips * INPUT_CYCLES[outputs] + adding + storing
+    weights = far_bytes(problem, machine, rows, columns, channels, squares.extent**2 * planes)
+    return copying + planes * strips * INPUT_CYCLES[outputs] + adding + storing + weights // WEIGHT_BYTES

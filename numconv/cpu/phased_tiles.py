@@ -23,7 +23,7 @@ from ..method import Array, Method, Work, allowed_scratch
 from ..phased import Phased, has_fold
 from ..phases import Phase, boxes
 from ..problem import Problem
-from . import channel_tiles, packing, tiled
+from . import channel_tiles, packing, pixel_tiles, tiled
 from .blocks import Blocks, blocks, locate, take, tasks
 from .channel_runs import VECTORS
 from .operands import best_that_fits, biases, no_room, no_vectors, shared_scratch, three_axes
@@ -31,7 +31,7 @@ from .simd.fields import packed, record
 from .simd.ir import vector_lanes
 from .simd.shares import Share, njit, portion
 from .tile_choice import FAR_COPY, TASK_COST, WEIGHT_BYTES, Choice, choices
-from .window import Ahead, Tables, Window
+from .window import Ahead, Tables, Window, clear_gaps
 from .window_axes import copy_cycles, tap_ranges
 
 
@@ -156,6 +156,7 @@ class PhasedTiles(Phased):
         rows = weight.reshape(problem.groups, _group_channels(problem), weight.shape[1], len(table))
         # Tiles read whole vectors, so there is room behind the last weight.
         blocked = aligned.empty((weight.size + lanes,), problem.accumulator)
+        blocked[weight.size :] = 0
         finite = np.empty((problem.groups, -(-rows.shape[1] // unit)), np.bool_)
         buffers = np.empty((machine.threads, len(table) * unit), problem.accumulator)
         pack_phases(machine.threads, rows, blocked, finite, buffers, table)
@@ -338,6 +339,7 @@ def correlate_phases(
     window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
     group_channels = out.shape[1] // blocks.groups
     nothing = Ahead(0, 0, 0, 0, 1)
+    clear_gaps(scratch[share.number, blocks.panel :], window, pixel_tiles.VECTORS)
     task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, first, od, oh, ow = locate(task, window, blocks)

@@ -97,20 +97,23 @@ def task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, colum
         return TASK_COST + copying + adding
     size = window_elements(problem, rows, columns, SHAPES[shape].PHASED) * problem.accumulator.itemsize
     again = max(0, -(-size // WINDOW_BYTES) - 1) * channels * rows * -(-columns // lanes) * SUM_AGAIN
-    return TASK_COST + FAR_COPY * copying + _reading(problem, machine, rows, columns, channels) + adding + again
+    reading = far_bytes(problem, machine, rows, columns, channels, problem.taps) // WEIGHT_BYTES
+    return TASK_COST + FAR_COPY * copying + reading + adding + again
 
 
-def _reading(problem: Problem, machine: Machine, rows: int, columns: int, channels: int) -> int:
-    """Cycles in which a task's weights come from beyond the second-level cache: none if half of it holds those of all
-    tasks of a thread, and once for its tasks that share them if it holds a task's.
+def far_bytes(problem: Problem, machine: Machine, rows: int, columns: int, channels: int, elements: int) -> int:
+    """Bytes of weights, of so many elements an output channel, that come from beyond the second-level cache for a task
+    of so many output rows, columns and channels: none if half of it holds those of all tasks of a thread, and once for
+    its tasks that share them if it holds a task's.
     """
-    size, room = channels * problem.taps * problem.accumulator.itemsize, sum(machine.caches[:2]) // 2
+    channels = max(1, channels)
+    size, room = channels * elements * problem.accumulator.itemsize, sum(machine.caches[:2]) // 2
     different = -(-(problem.out_channels // problem.groups) // channels) * problem.groups
     count = tasks(problem, rows, columns, channels)
-    in_a_thread, alike = -(-count // machine.threads), max(1, count // max(1, problem.batch * different))
+    in_a_thread, alike = max(1, -(-count // machine.threads)), max(1, count // max(1, problem.batch * different))
     if size * min(different, -(-in_a_thread // alike)) <= room:
         return 0
-    return size // WEIGHT_BYTES // (min(alike, in_a_thread) if size <= room else 1)
+    return size // (min(alike, in_a_thread) if size <= room else 1)
 
 
 def in_place(problem: Problem, choice: Choice) -> bool:

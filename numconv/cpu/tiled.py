@@ -33,7 +33,7 @@ from .simd.fields import packed, record
 from .simd.ir import contiguous, vectors_fit
 from .simd.shares import Share, njit
 from .tile_choice import SHAPES, Choice, busiest, choices, in_place, task_cycles
-from .window import WINDOW_BYTES, Ahead, Tables, Window, fill, input_as_window, read_by, window
+from .window import WINDOW_BYTES, Ahead, Tables, Window, clear_gaps, fill, input_as_window, read_by, window
 
 NAME = "tiled"
 REPRODUCIBLE = True
@@ -42,7 +42,7 @@ STRIDED_OUT = True
 GROUPS_APART = False
 
 # Share of the FMA peak that the cycles of `busiest` were measured to run at (bench/auto_regret.py).
-EFFICIENCY = 0.82
+EFFICIENCY = 0.86
 
 
 class Prepared(NamedTuple):
@@ -89,7 +89,9 @@ def prepare(problem: Problem, machine: Machine, weight: Array, bias: Array | Non
         plain = weight.astype(problem.accumulator, order="C", copy=False).reshape(-1)
         return Prepared(plain, biases(problem, bias), False, shape)
     # Tiles read whole vectors, so there is room behind the last weight.
-    blocked = aligned.empty((math.prod(weight.shape) + machine.lanes(problem.accumulator),), problem.accumulator)
+    size = math.prod(weight.shape)
+    blocked = aligned.empty((size + machine.lanes(problem.accumulator),), problem.accumulator)
+    blocked[size:] = 0
     rows = _weight_rows(problem, weight)
     finite = np.empty((problem.groups, -(-rows.shape[1] // channel_tiles.unit(machine, problem))), np.bool_)
     packing.pack(machine.threads, rows, blocked, finite)
@@ -235,6 +237,7 @@ def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, sc
     """
     window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
     group_channels = out.shape[1] // blocks.groups
+    clear_gaps(scratch[share.number, blocks.panel :], window, pixel_tiles.VECTORS)
     task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, first, od, oh, ow = locate(task, window, blocks)

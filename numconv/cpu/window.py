@@ -23,8 +23,9 @@ from ..method import Array
 from ..problem import Problem
 from .operands import padded_axes, three
 from .simd.copies import copy_rows, transpose_rows
-from .simd.ir import address_of, contiguous, floats_alike, vectors_fit
+from .simd.ir import address_of, contiguous, floats_alike, vector_lanes, vectors_fit
 from .simd.shares import njit
+from .simd.strided import clear_vectors
 from .window_axes import LEAST_PLANES, ONE, SIX, THREE, TWO, overlap, phases, pitch, tap_ranges, total_planes
 
 # A window stays in the second-level cache: 24 KiB, for the first, had 3% slower tiles, which start and end more often.
@@ -191,6 +192,21 @@ def _runs(sources: Array, step: int) -> Array:
         if following == (here + step if here >= 0 else -1):
             runs[i] += runs[i + step]
     return runs
+
+
+@njit()
+def clear_gaps(room: Array, window: Window, vectors: int) -> None:
+    """Zeros behind each plane of a window that begins with `room`, and for so many vectors of pixels behind the last.
+
+    Tiles multiply whole vectors and runs. Of subnormal numbers, which may lie there, that takes a hundred times as
+    long, and nobody wants the products.
+    """
+    if window.in_place:
+        return
+    lanes = vector_lanes(room)
+    for gap in (max(0, window.plane_size - 2 * lanes), window.plane_size - lanes):
+        clear_vectors(room[gap:], window.plane_size, window.planes)
+    clear_vectors(room[window.planes * window.plane_size :], lanes, vectors * window.column_step)
 
 
 @njit()

@@ -11,6 +11,7 @@ from .simd.copies import copy_finish, transpose_finish
 from .simd.fields import record
 from .simd.ir import vector_lanes
 from .simd.shares import Share, njit, portion
+from .simd.strided import clear_vectors
 from .simd.tiles import call_tile
 from .simd.winograd import call_transform
 from .window import Tables, Window, fill
@@ -65,6 +66,8 @@ def correlate(
     window, blocks, tables = record(Window, integers, 0), record(Blocks, integers, 1), record(Tables, integers, 2)
     squares = record(Squares, integers, 3)
     group_channels = out.shape[1] // blocks.groups
+    # Vectors of tiles reach into what lies between the planes of the window.
+    scratch[share.number, blocks.panel :] = 0
     task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, first, od, oh, ow = locate(task, window, blocks)
@@ -110,8 +113,13 @@ def correlate_block(
     size = elements * squares.sum_step
     sums, rest = rest[:size], rest[size:]
     size = elements * squares.tile_step
-    tiles, panel = rest[:size], rest[size:]
+    tiles, panel = rest[:size], scratch[blocks.panel :]
     checks[:] = 0
+    # Of the last vector of tiles, some lanes may be none's, and what lay there would go through all products: subnormal
+    # numbers, with which processors are up to a hundred times as slow.
+    if written_lanes(rows, lanes, squares) < count * lanes:
+        for f in range(elements):
+            clear_vectors(tiles[f * squares.tile_step + (count - 1) * lanes :], places, depth)
     for plane in range(0, window.total_planes, window.planes):
         planes = min(window.planes, window.total_planes - plane)
         fill(panel, x, plane, planes, od, oh, ow, tables, window)
@@ -138,6 +146,13 @@ def correlate_block(
             check = checks[row * squares.pitch + column]
             if check != check and ow // outputs + column < flags.shape[1]:
                 flags[oh // outputs + row, ow // outputs + column] = 1
+
+
+@njit()
+def written_lanes(rows: int, lanes: int, squares: Squares) -> int:
+    """How many lanes, from the first tile's on, the transforms of so many rows of tiles write."""
+    part, last = lanes // squares.rows, (rows - 1) // squares.rows * squares.rows
+    return (last + squares.rows - 1) * squares.pitch + -(-squares.columns // part) * part
 
 
 @njit()

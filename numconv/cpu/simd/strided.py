@@ -138,3 +138,19 @@ def spread_rows(
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def clear_vectors(typing_context: Any, target: Any, step: Any, count: Any) -> Any:
+    """target[i * step + lane] = 0 for i < count and all lanes of a vector."""
+    signature = types.void(target, types.intp, types.intp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, apart, vectors = data(context, builder, signature.args, args)
+        vector = vector_type(target.dtype)
+        with cgutils.for_range(builder, vectors, intp=INT64) as loop:
+            none = ir.Constant(vector, [0.0] * vector.count)
+            store(builder, none, at(builder, to, builder.mul(loop.index, apart)))
+        return context.get_dummy_value()
+
+    return signature, generate
