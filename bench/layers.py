@@ -31,9 +31,16 @@ VGG16 = tuple(
                          (256, 512, 28), (512, 512, 28), (512, 512, 14))
 )  # fmt: skip
 
+# Maps whose rows are no multiples of 7: of Stable Diffusion's U-Net, YOLO and AlexNet.
+MAPS = tuple(
+    _square(channels, channels, size)
+    for channels, size in ((320, 64), (640, 32), (1280, 16), (1280, 8), (64, 80), (128, 40), (256, 20), (384, 13))
+)
+
 CLASSES: dict[str, tuple[Case, ...]] = {
     "3x3": tuple(case for case in RESNET50 if case.name.startswith("3x3")) + VGG16,
     "1x1": tuple(case for case in RESNET50 if case.name.startswith("1x1")),
+    "maps": MAPS,
     "odd": (
         _conv("stem 7x7 stride 2 3->64 at 224", 3, 64, 224, (7, 7), stride=2, padding=3),
         _conv("stem 3x3 stride 2 3->32 at 224", 3, 32, 224, (3, 3), stride=2, padding=1),
