@@ -47,6 +47,20 @@ def set_threads():
     numba.set_num_threads(before)
 
 
+def run_alone(script, *arguments):
+    """Run a script of this folder on one thread, in a process that may not end well: the exit code, the last line
+    printed and the errors.
+    """
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "NUMBA_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, (done.stdout.splitlines() or [""])[-1], done.stderr
+
+
 @pytest.fixture
 def run_python(tmp_path):
     """Run a script in a fresh interpreter and return what it printed; it must end well."""

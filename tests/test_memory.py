@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import os
 import platform
 import signal
-import subprocess
-import sys
 import tracemalloc
 
 import numpy as np
 import pytest
 import signalling_scratch
-from conftest import PACKAGE
+from conftest import run_alone
 
 import numconv as nc
 from numconv import jit
@@ -167,18 +164,6 @@ def test_a_plan_serves_any_number_of_threads_by_the_weights_it_packed(set_thread
         np.testing.assert_array_equal(result, results[0])
 
 
-def signalled(*arguments):
-    """The exit code and the last line printed."""
-    done = subprocess.run(
-        [sys.executable, signalling_scratch.__file__, *arguments],
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "NUMBA_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, (done.stdout.splitlines() or [""])[-1]
-
-
 traps = pytest.mark.skipif(
     platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc", reason="traps are set as glibc on x86-64 does"
 )
@@ -188,10 +173,11 @@ traps = pytest.mark.skipif(
 @pytest.mark.parametrize("method", [name for name in signalling_scratch.METHODS if name not in TRANSFORMS])
 def test_what_lay_in_scratch_goes_through_no_sum(method):
     """Subnormal numbers there had winograd take up to a hundred times as long. FFTs have room beside their rows."""
-    assert signalled(method) == (0, "done")
+    code, last, errors = run_alone(signalling_scratch.__file__, method)
+    assert (code, last) == (0, "done"), errors[-2000:]
 
 
 @traps
 def test_a_number_that_is_read_traps():
-    code, last = signalled("tiled", "read")
+    code, last, _ = run_alone(signalling_scratch.__file__, "tiled", "read")
     assert (code, last.split(" [")[0]) == (-signal.SIGFPE, "tiled pixels")

@@ -19,7 +19,8 @@ BARS = {("tiled", 64): 1.15, ("matmul", 64): 1.36}
 BAR = 1.03
 # Of the best, one thread's cycles divided by so many, what the busiest thread reaches where there is work: small tasks
 # copy more of the input and waste more of a tile. 64 threads copy a map of 14x14 and 512 channels 16 times.
-EFFICIENCY, ENOUGH_CYCLES = 0.77, 250_000
+EFFICIENCY, ENOUGH_CYCLES = 0.82, 250_000
+EFFICIENCIES = {("3x3 512->512 at 14", 64): 0.77}
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_the_shares_of_every_layer_are_even(report, threads):
         uneven, efficient = figures[threads]
         assert 1 <= uneven <= BARS.get((method.NAME, threads), BAR), f"{method.NAME} {case.name}"
         if method is tiled and sum(tiled.shares(case.problem(np.float32), machine(1))) >= threads * ENOUGH_CYCLES:
-            assert efficient >= EFFICIENCY, f"{method.NAME} {case.name}"
+            assert efficient >= EFFICIENCIES.get((case.name, threads), EFFICIENCY), f"{method.NAME} {case.name}"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 16, 64])

@@ -54,7 +54,7 @@ def extent(columns: int) -> tuple[int, int]:
 
 
 def step_cycles(sums: int, least: int) -> int:
-    """Cycles of a step of a tile with so many sums."""
+    """Cycles of a step of a tile of either shape with so many sums."""
     return max(sums + LOADING, least)
 
 

@@ -16,6 +16,7 @@ from ..machine import Machine, machine
 from ..method import Array
 from ..problem import Problem
 from .blocks import Blocks
+from .channel_runs import LEAST_STEP, step_cycles
 from .segments import Piece
 from .simd.copies import copy_finish, transpose_finish
 from .simd.ir import WIDE, contiguous, vector_lanes
@@ -40,8 +41,6 @@ PER_ROW = (0, 0)
 PHASED = True
 # Cycles that a tile takes to start and to load and store its sums, for each piece of a window.
 TILE_START = 40
-# What a step takes besides its sums, and at least, since its sums wait for those of the step before.
-LOADING, LEAST_STEP = 2, 12
 # How much longer sums of one tap take: each vector of a window serves one step, and comes from a far cache; and those
 # that tiles finish at once.
 ONE_TAP, ONE_TAP_FINISHED = 1.35, 0.95
@@ -81,7 +80,7 @@ def cycles(problem: Problem, machine: Machine, rows: int, columns: int, channels
     widths = ((VECTORS, runs * wide), (left, runs * (left > 0)))
     # Vectors from the window straddle cache lines: two loads each.
     adding = sum(
-        n * m * (problem.taps * max(h * v + LOADING, 2 * v + h, LEAST_STEP) + TILE_START)
+        n * m * (problem.taps * max(step_cycles(h * v, LEAST_STEP), 2 * v + h) + TILE_START)
         for h, n in heights
         for v, m in widths
     )
