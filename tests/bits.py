@@ -94,7 +94,7 @@ LANES += [(rows, 0, run, stride, channel_lanes.WIDTHS[0] * channel_lanes.ROWS //
 
 # (kernel, stride, rows, vectors)
 STRIPS = [(kernel, stride, row_strips.LOW, 1) for kernel in row_strips.KERNELS for stride in row_strips.STRIDES]
-STRIPS += [(kernel, stride, row_strips.TALL, vectors) for kernel, stride, *_ in STRIPS for vectors in (1, 2, 3)
+STRIPS += [(kernel, stride, row_strips.TALL, vectors) for kernel, stride, *_ in STRIPS for vectors in (1, 2, 3, 4)
            if vectors <= max(1, most_vectors(kernel, stride))]  # fmt: skip
 # With 16 registers, what is the same for all rows, such as the bias, lies on the stack; their sums must not.
 SIDE_BY_SIDE = [] if WIDE else [extents for extents in STRIPS if extents[-1] > 1]

@@ -216,11 +216,10 @@ def _busiest(problem: Problem, machine: Machine, rows: int) -> int:
     lanes, columns = machine.lanes(problem.accumulator), problem.out_spatial[-1]
     sweep = _sweep(problem, lanes)
     channels = max(1, problem.out_channels // problem.groups)
-    vectors = -(-columns // lanes)
     if sweep.strip:
-        adding = channels * strip_cycles(problem, rows, vectors)
+        adding = channels * strip_cycles(problem, rows, lanes)
     else:
-        adding = channels * sweep_cycles(sweep[:3], sweep.tile_rows, rows, vectors)
+        adding = channels * sweep_cycles(sweep[:3], sweep.tile_rows, rows, -(-columns // lanes))
     if interleaved(problem):
         adding += 1.5 * channels * rows * columns
     far = _window_size(problem, rows) > WINDOW_BYTES

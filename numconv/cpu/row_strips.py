@@ -18,7 +18,7 @@ KERNELS, STRIDES = (3, 5, 7), (1, 2)
 TALL, LOW = 14, 7
 # Vectors side by side of tall strips, and how many a row has at least where they are: their loads need no masks, which
 # cost as much as a multiply-add, but the first and the last of a row do. One load of a weight serves all of them.
-SIDE_BY_SIDE = ((3, 6), (2, 4))
+SIDE_BY_SIDE = ((4, 6), (3, 5), (2, 4))
 
 
 class Plane(NamedTuple):
@@ -71,15 +71,18 @@ def zeros_length(problem: Problem, lanes: int) -> int:
     return max(problem.spatial[-1], problem.out_spatial[-1] * problem.stride[-1] + problem.kernel[-1]) + 4 * lanes
 
 
-def strip_cycles(problem: Problem, rows: int, vectors: int) -> float:
+def strip_cycles(problem: Problem, rows: int, lanes: int) -> float:
     """About how long one channel of a block takes, in cycles."""
     tall, rest = divmod(rows, TALL)
     low, tall = int(0 < rest <= LOW), tall + (rest > LOW)
     out_rows, strips, stride = tall * TALL + low * LOW, tall + low, problem.stride[-1]
     # A start, of which narrow maps have many; for each vector a multiply-add a tap and the row's end; and, with a
-    # stride, shuffles of each vector that is loaded.
+    # stride, shuffles of each vector that is loaded. Several vectors share the loads of weights.
+    tap, end = (0.6, 2) if side_by_side(problem, lanes) > 1 else (0.75, 3.5)
+    adding = tall * TALL * (tap * problem.taps + end) + low * LOW * (0.75 * problem.taps + 3.5)
     loads = (out_rows * stride + strips * (problem.kernel[-1] - stride)) * problem.kernel[-1]
-    return strips * 150 + vectors * (out_rows * (0.75 * problem.taps + 3.5) + 1.5 * loads * (stride - 1))
+    vectors = -(-problem.out_spatial[-1] // lanes)
+    return strips * 150 + vectors * (adding + 1.5 * loads * (stride - 1))
 
 
 @njit()
@@ -100,6 +103,9 @@ def correlate_strips(
     while row < plane.rows:
         left = plane.rows - row
         height, tile = (LOW, tiles[1]) if left <= LOW else (TALL, tiles[0])
+        if left < height < plane.rows:
+            # The last strip ends with the block: to meet some rows again costs less than to store the others one by one.
+            row = plane.rows - height
         call_strip(
             tile,
             x,
@@ -117,7 +123,7 @@ def correlate_strips(
             plane.out + row * plane.columns,
             plane.columns,
             spare,
-            min(left, height),
+            min(plane.rows, height),
             plane.columns,
         )
         row += height

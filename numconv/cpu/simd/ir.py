@@ -147,6 +147,11 @@ def fused(builder: Any, vector: Any) -> Any:
     return _named(builder, f"llvm.fma.{_suffix(vector)}", vector, [vector] * 3)
 
 
+def lesser(builder: Any, one: Any, other: Any) -> Any:
+    """The lesser of two whole numbers."""
+    return builder.select(builder.icmp_signed("<", one, other), one, other)
+
+
 def broadcast(builder: Any, scalar: Any, vector: Any) -> Any:
     """A vector of one value."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, INT32(0))
@@ -228,8 +233,7 @@ def between(builder: Any, vector: Any, first: Any, low: Any, high: Any) -> Any:
         """How many lanes lie before it, in all lanes: as a small number, which takes half a 64-bit one's work."""
         before = builder.sub(end, first)
         before = builder.select(builder.icmp_signed("<", before, INT64(0)), INT64(0), before)
-        most = INT64(vector.count)
-        before = builder.select(builder.icmp_signed(">", before, most), most, before)
+        before = lesser(builder, before, INT64(vector.count))
         return broadcast(builder, builder.trunc(before, INT32), kind)
 
     return builder.and_(builder.icmp_signed(">=", lanes_, edge(low)), builder.icmp_signed("<", lanes_, edge(high)))

@@ -29,6 +29,7 @@ from .ir import (
     fused,
     intrinsic,
     itemsize,
+    lesser,
     load,
     masked_load,
     masked_store,
@@ -145,23 +146,25 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vectors: i
     strip = _Strip(builder, kernel, stride, height, vector, weight, bias, relu)
     sources = strip.sources(x, x_pitch, first_row, x_rows, zeros)
     complete = builder.icmp_signed(">=", rows, INT64(height))
+    # Where a row's last tile begins at the latest: it ends with the row, and so meets columns again, but not with a
+    # stride, where that was slower than a tile that hangs over.
+    behind = builder.sub(columns, INT64(size))
+    last = columns if stride > 1 else builder.select(builder.icmp_signed(">", behind, INT64(0)), behind, INT64(0))
     done = builder.alloca(INT64)
     builder.store(INT64(0), done)
-    head, body, end = (function.append_basic_block(part) for part in ("head", "body", "end"))
-    builder.branch(head)
-    builder.position_at_end(head)
-    j = builder.load(done)
-    builder.cbranch(builder.icmp_signed("<", j, columns), body, end)
+    body, end = (function.append_basic_block(part) for part in ("body", "end"))
+    builder.branch(body)
     builder.position_at_end(body)
-    start, place = builder.add(builder.mul(j, INT64(stride)), column), at(builder, out, j)
+    j = builder.load(done)
 
     def single() -> None:
         """One vector. What is not a whole tile of the output goes to the spare one, and from there to its place."""
         whole = builder.and_(complete, builder.icmp_signed("<=", builder.add(j, INT64(size)), columns))
+        place = at(builder, out, j)
         target = builder.select(whole, place, spare)
         pitch = builder.select(whole, out_pitch, INT64(size))
         targets = [at(builder, target, builder.mul(INT64(o), pitch)) for o in range(height)]
-        strip.tile(sources, start, targets, 1, x_columns)
+        strip.tile(sources, builder.add(builder.mul(j, INT64(stride)), column), targets, 1, x_columns)
         with builder.if_then(builder.not_(whole), likely=False):
             some = between(builder, vector, j, INT64(0), columns)
             with cgutils.for_range(builder, rows, intp=INT64) as row:
@@ -173,20 +176,26 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vectors: i
         single()
     else:
         side = vectors * size
-        inside = builder.and_(complete, builder.icmp_signed("<=", builder.add(j, INT64(side)), columns))
+        first = lesser(builder, j, builder.sub(columns, INT64(side)))
+        more = builder.icmp_signed(">", builder.sub(columns, j), INT64(side // 2))
+        unmasked = builder.and_(more, builder.icmp_signed(">=", first, INT64(0)))
         if WIDE:
-            # From the first column that is read to the end of the last vector.
-            last = builder.add(start, INT64(side * stride + (kernel - 1) // stride * stride))
-            inside = builder.and_(inside, builder.icmp_signed(">=", start, INT64(0)))
-            inside = builder.and_(inside, builder.icmp_signed("<=", last, x_columns))
-        with builder.if_else(inside) as (then, otherwise):
+            # No input is read that lies beside a row.
+            start = builder.add(first, column)
+            met = builder.add(start, INT64(side + kernel - 1))
+            unmasked = builder.and_(unmasked, builder.icmp_signed(">=", start, INT64(0)))
+            unmasked = builder.and_(unmasked, builder.icmp_signed("<=", met, x_columns))
+        with builder.if_else(builder.and_(complete, unmasked)) as (then, otherwise):
             with then:
-                targets = [at(builder, place, builder.mul(INT64(o), out_pitch)) for o in range(height)]
-                strip.tile(sources, start, targets, vectors, None)
-                builder.store(builder.add(j, INT64(side)), done)
+                targets = [at(builder, out, builder.add(first, builder.mul(INT64(o), out_pitch)))
+                           for o in range(height)]  # fmt: skip
+                strip.tile(sources, builder.add(first, column), targets, vectors, None)
+                builder.store(builder.add(first, INT64(side)), done)
             with otherwise:
                 single()
-    builder.branch(head)
+    following = builder.load(done)
+    builder.store(lesser(builder, following, last), done)
+    builder.cbranch(builder.icmp_signed("<", following, columns), body, end)
     builder.position_at_end(end)
     builder.ret_void()
     return function
