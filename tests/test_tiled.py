@@ -136,6 +136,57 @@ def test_small_planes_alone_are_read_where_they_lie(monkeypatch):
     tiled._launch.cache_clear()
 
 
+READ_IN_PLACE = [
+    ("one run", (14, 14), (3, 3), {"padding": 1}),
+    ("runs", (5, 56), (3, 3), {"padding": 1}),
+    ("blocks", (3, 224), (3, 3), {"padding": 1}),
+    ("stride", (29, 28), (3, 3), {"padding": 1, "stride": 2}),
+    ("dilation", (13, 28), (3, 3), {"padding": 2, "dilation": 2}),
+    ("row", (9, 26), (1, 7), {"padding": (0, 3)}),
+    ("column", (17, 14), (7, 1), {"padding": (3, 0)}),
+    ("no padding", (12, 32), (5, 5), {}),
+    ("sides differ", (14, 15), (3, 2), {"padding": ((2, 0), (0, 0))}),
+    ("one axis", (28,), (3,), {"padding": 1}),
+    ("groups", (14, 14), (3, 3), {"padding": 1, "groups": 2}),
+]
+COPIED = [
+    ("another padding", (14, 14), (3, 3), {"padding": 1, "padding_mode": "reflect"}),
+    ("rows together", (7, 7), (3, 3), {"padding": 1}),
+    ("more padding than taps", (6, 18), (3, 3), {"padding": (4, 5)}),
+    ("many places are one", (32, 32), (3, 3), {"padding": 1}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("spatial", "kernel", "options", "read"),
+    [pytest.param(*case, read, id=name) for read in (True, False) for name, *case in (READ_IN_PLACE, COPIED)[not read]],
+)
+def test_what_tiles_leave_out_they_do_not_read_from_an_input_in_place(
+    monkeypatch, spatial, kernel, options, read, dtype
+):
+    """Of a larger array that is NaN around the input. Where a weight is not finite, nothing may be left out."""
+    seen, groups = [], options.get("groups", 1)
+    monkeypatch.setattr(tiled, "input_as_window", lambda *given: seen.append(given[0]) or input_as_window(*given))
+    channels = 300 if spatial == (32, 32) else 6
+    case = Case("map", (2, channels, *spatial), (70, channels // groups, *kernel), options)
+    problem, on = case.problem(dtype), machine(2)
+    x, weight, bias = arrays(problem)
+    around = np.full(x.size + 2000, np.nan, x.dtype)
+    given = around[1000 : 1000 + x.size].reshape(x.shape)
+    given[...] = x
+    for value in (1, np.inf):
+        weight.flat[5] = value
+        expected = run(loops, problem, on, x, weight, bias)
+        for source, lies in ((given, True), (np.repeat(x, 2, axis=-1)[..., ::2], False)):
+            tiled._launch.cache_clear()
+            seen.clear()
+            with only("channels"):
+                assert_same_bits(run(tiled, problem, on, source, weight, bias), expected)
+            if WIDE:  # other runs of pixels may end with a row, or be taken together
+                assert bool(seen) == (read and lies and value == 1)
+
+
 @shapes
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_narrow_maps_of_many_rows_and_wide_kernels_are_covered(width):

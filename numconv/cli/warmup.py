@@ -36,7 +36,7 @@ def _last(kernel: int, size: int, channels: int, co: int, **options: int) -> Cas
 # Sizes of maps whose rows need tiles of every height and width.
 ROWS = (16, 20, 30, 46, 140)
 # And those of strips, side by side.
-STRIPS = (20, 40, 72, 100)
+STRIPS = (20, 32, 40, 64, 72, 100)
 # Small layers that need, together, every register tile. 48 and 24 channels are one vector and a half of each width.
 LAYERS = (
     *(
@@ -45,7 +45,7 @@ LAYERS = (
         for co in (48, 24, 12)
         for unpadded in (0, 2)
     ),
-    Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1}),
+    Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
     Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),
     *(_planes(kernel, 20, padding=kernel // 2, stride=2) for kernel in (3, 5, 7)),
     *(_planes(kernel, size, padding=kernel // 2) for kernel in (3, 5, 7) for size in STRIPS),

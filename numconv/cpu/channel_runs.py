@@ -75,7 +75,43 @@ def left_out(problem: Problem, columns: int) -> Ends:
 
     # Rows of one run or two have none within.
     ends = skips(first), NOTHING if last[0] > run else skips(first), skips(last)
-    return ends if _pixels(ends, width, run) >= LEAST_LEFT_OUT * taps * width else WHOLE
+    worthwhile = _pixels(ends, width, run) >= LEAST_LEFT_OUT * taps * width
+    needed = _inside(problem, columns, ends) and not _inside(problem, columns, WHOLE)
+    return ends if worthwhile or needed else WHOLE
+
+
+@functools.lru_cache(maxsize=1024)
+def reads_inside(problem: Problem, columns: int) -> bool:
+    """Whether tiles in blocks of so many columns meet nothing but the input, where all weights are finite and it is
+    contiguous: then they may read it where it lies.
+    """
+    plain = problem.rank < 3 and problem.layout == "NCHW" and problem.x_dtype == problem.accumulator
+    single = 0 < problem.taps <= min(problem.segments)
+    # Rows that a tile takes together meet all taps, or zeros.
+    one_by_one = extent(columns)[0] == 1 or columns > run_length(columns)
+    above = problem.rank == 2 and any(problem.padding[0])
+    rows = not above or (one_by_one and skips_taps(problem))
+    # Each output has an input at its place, from which the taps are counted.
+    sizes = zip(problem.out_spatial, problem.stride, problem.spatial, strict=True)
+    there = all((outputs - 1) * stride < size for outputs, stride, size in sizes)
+    return plain and single and rows and there and _inside(problem, columns, left_out(problem, columns))
+
+
+def _inside(problem: Problem, columns: int, ends: Ends) -> bool:
+    """Whether runs that leave that out meet nothing beside the input's rows, in rows of whole blocks."""
+    width, run = problem.out_spatial[-1], run_length(columns)
+    in_block = -(-columns // run)
+    count = width // columns * in_block
+    # Between the second run and the last but one there is nothing that they do not meet.
+    kinds = {1: ends[1], count - 2: ends[1], count - 1: ends[2], 0: ends[0]}
+
+    def met(number: int, skips: Skips) -> bool:
+        start = number // in_block * columns + number % in_block * run
+        taps = meets(problem, -1, start + np.arange(run))
+        left = skips * (len(taps) // len(skips))
+        return all(tap[before : run - behind].all() for tap, (before, behind) in zip(taps, left, strict=True))
+
+    return width % columns == 0 and all(met(*kind) for kind in kinds.items() if 0 <= kind[0] < count)
 
 
 def _pixels(ends: Ends, width: int, run: int) -> int:

@@ -104,7 +104,7 @@ def correlate_strips(
         left = plane.rows - row
         height, tile = (LOW, tiles[1]) if left <= LOW else (TALL, tiles[0])
         if left < height < plane.rows:
-            # The last strip ends with the block: to meet some rows again costs less than to store the others one by one.
+            # The last strip ends with the block: to meet some rows again costs less than to store others one by one.
             row = plane.rows - height
         call_strip(
             tile,

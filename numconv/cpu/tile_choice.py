@@ -10,9 +10,9 @@ from ..machine import Machine
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
 from .blocks import share_costs, tasks
-from .channel_runs import run_length
+from .channel_runs import reads_inside, run_length
 from .window import WINDOW_BYTES
-from .window_axes import copy_cycles, lies_in_place, pitch, window_elements
+from .window_axes import copy_cycles, lies_in_place, phases, pitch, total_planes, window_elements
 
 # Cycles that a task takes besides its copies and sums: depthwise layers are a task a channel.
 TASK_COST = 900
@@ -31,6 +31,10 @@ SUMS_BYTES = 512 << 10
 # Copies to a window there take twice what those to the first cache take, 7 to 10 clocks a vector (3x3 layers of 7 to
 # 224 pixels).
 FAR_COPY = 2
+# The part of a copy that inputs cost which tiles read where they lie, as they come from beyond the second-level cache.
+UNCOPIED = 5
+# Places of the second-level cache that a line may take.
+WAYS = 16
 # Cycles that a vector of sums takes to be stored and loaded again, where a window does not hold all planes.
 SUM_AGAIN = 6
 # Bytes of weights that come in a cycle from beyond the second-level cache. 3x3 layers of 256 channels at 14x14 and 512
@@ -90,14 +94,19 @@ def busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
 
 def task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
     """Cycles of a task of so many output rows, columns and channels."""
-    lanes, there = machine.lanes(problem.accumulator), in_place(problem, Choice(shape, rows, columns, channels))
-    copying = 0 if there else copy_cycles(problem, rows, columns, lanes, SHAPES[shape].PHASED)
+    lanes, there = (
+        machine.lanes(problem.accumulator),
+        in_place(problem, machine, Choice(shape, rows, columns, channels)),
+    )
+    copying = copy_cycles(problem, rows, columns, lanes, SHAPES[shape].PHASED)
     adding: int = SHAPES[shape].cycles(problem, machine, rows, columns, channels)
     if math.prod(problem.kernel) == 1:  # whose sums were measured with all that follows
-        return TASK_COST + copying + adding
+        return TASK_COST + (0 if there else copying) + adding
+    reading = far_bytes(problem, machine, rows, columns, channels, problem.taps) // WEIGHT_BYTES
+    if there:
+        return TASK_COST + FAR_COPY * copying // UNCOPIED + reading + adding
     size = window_elements(problem, rows, columns, SHAPES[shape].PHASED) * problem.accumulator.itemsize
     again = max(0, -(-size // WINDOW_BYTES) - 1) * channels * rows * -(-columns // lanes) * SUM_AGAIN
-    reading = far_bytes(problem, machine, rows, columns, channels, problem.taps) // WEIGHT_BYTES
     return TASK_COST + FAR_COPY * copying + reading + adding + again
 
 
@@ -116,8 +125,17 @@ def far_bytes(problem: Problem, machine: Machine, rows: int, columns: int, chann
     return size // (min(alike, in_a_thread) if size <= room else 1)
 
 
-def in_place(problem: Problem, choice: Choice) -> bool:
-    """Whether tiles read a contiguous input where it lies: single numbers of planes that are small."""
-    near = math.prod(problem.spatial) * problem.accumulator.itemsize <= NEAR
-    step = run_length(choice.columns)
-    return near and choice.shape == "channels" and lies_in_place(problem, choice.rows, choice.columns, step)
+def in_place(problem: Problem, machine: Machine, choice: Choice, finite: bool = True) -> bool:
+    """Whether tiles read a contiguous input where it lies, for weights that are all finite or any: what a block meets
+    lies in the second-level cache meanwhile; of kernels of one tap, planes that are small.
+    """
+    if choice.shape != "channels":
+        return False
+    plane = math.prod(problem.spatial) * problem.accumulator.itemsize
+    if math.prod(problem.kernel) == 1:
+        return plane <= NEAR and lies_in_place(problem, choice.rows, choice.columns, run_length(choice.columns))
+    rows, cache = phases(problem, -2, False).length(choice.rows), machine.caches[:2][-1]
+    # Planes whose distance is a multiple of a power of two share the places of as many bytes, and no others.
+    apart = math.gcd(plane, cache // WAYS)
+    room = total_planes(problem) * -(-rows * problem.spatial[-1] * problem.accumulator.itemsize // apart) * apart
+    return finite and room <= cache // 4 and reads_inside(problem, choice.columns)

@@ -159,7 +159,7 @@ def _launch(problem: Problem, machine: Machine, shape: str, finite: bool, contig
     """What `correlate` is told of a Problem, whose input is contiguous or not."""
     choice = _choose(problem, machine, shape)
     geometry, tables = _window(problem, machine, choice)
-    if contiguous and in_place(problem, choice):
+    if contiguous and in_place(problem, machine, choice, finite):
         geometry, tables = input_as_window(problem, geometry, tables)
     tables = tables._replace(tiles=SHAPES[shape].tiles(problem, *choice[1:], finite))
     return packed(geometry, split(problem, machine, choice, finite), tables)
@@ -241,7 +241,7 @@ def correlate(share: Share, x: Array, weight: Array, bias: Array, out: Array, sc
     task, end_task = take(share, 1, len(out), blocks)
     while task < end_task:
         n, group, first, od, oh, ow = locate(task, window, blocks)
-        if window.in_place:
+        if window.in_place and window.taps == 1:
             # The last block ends with the input.
             ow = min(ow, out.shape[4] - window.block_columns)
         image, own = x[n, group * (x.shape[1] // blocks.groups) :], scratch[share.number]
@@ -294,7 +294,7 @@ def correlate_block(
     panel = room
     if vectors_fit(scratch, x):  # noqa: SIM102  # known at compile time, and alone in its test
         if window.in_place:
-            panel = x.reshape(x.size)[(od * x.shape[2] + oh) * x.shape[3] + ow :]
+            panel = x.reshape(x.size)[(od * x.shape[2] + oh * window.stride_h) * x.shape[3] + ow * window.stride_w :]
     if not single or taps == 0:
         totals[:] = 0
     for plane in range(0, window.total_planes, window.planes):

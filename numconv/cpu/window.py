@@ -101,10 +101,19 @@ class Ahead(NamedTuple):
 
 
 def input_as_window(problem: Problem, geometry: Window, tables: Tables) -> tuple[Window, Tables]:
-    """The same window, but for where its elements lie: in a contiguous input."""
-    size = math.prod(problem.spatial)
-    found = geometry._replace(pitch=problem.spatial[-1], plane_size=size, planes=geometry.total_planes, in_place=1)
-    return found, tables._replace(offsets=size * np.arange(geometry.total_planes))
+    """The same window, but for where its elements lie: in a contiguous input, relative to what the first tap of a
+    kernel without padding meets.
+    """
+    width, size = problem.spatial[-1], math.prod(problem.spatial)
+    pitch, planes = geometry.stride_h * width, geometry.total_planes
+    found = geometry._replace(pitch=pitch, plane_size=size, planes=planes, in_place=1)
+    if geometry.taps == 1:
+        return found, tables._replace(offsets=size * np.arange(planes))
+    axes = zip(
+        three(problem, "kernel")[1:], three(problem, "dilation")[1:], three(problem, "padding", (0, 0))[1:], strict=True
+    )
+    rows, columns = (dilation * np.arange(kernel) - before for kernel, dilation, (before, _) in axes)
+    return found, tables._replace(offsets=(rows[:, None] * width + columns).reshape(-1))
 
 
 @njit()
