@@ -49,16 +49,20 @@ def measure(repeats: int = 10, threads: int | None = None) -> Peaks:
     """The peaks of so many threads, all that numba has now unless given; the best of `repeats` runs of about 10 ms."""
     threads = threads or jit.threads()
     on = machine(threads)
-    lanes = (0,) * (on.vector_bytes // 4)
-    sums = np.zeros(threads, np.float32)
     source, target = np.ones(COPY_BYTES // 4, np.float32), np.zeros(COPY_BYTES // 4, np.float32)
-    spinning = _best(lambda: spin_all(threads, sums, ROUNDS, lanes), repeats)
     copying = _best(lambda: copy_all(threads, source, target), repeats)
     # Both arrays in an eighth of the cache, which others use too.
     kept = min(len(source), on.caches[-1] // 16 // 4)
     within = _best(lambda: copy_all(threads, source[:kept], target[:kept]), repeats)
-    flops = threads * ROUNDS * CHAINS * len(lanes) * 2 / spinning
-    return Peaks(flops, 2 * COPY_BYTES / copying, 2 * 4 * kept / within)
+    return Peaks(multiply_adds(repeats, threads), 2 * COPY_BYTES / copying, 2 * 4 * kept / within)
+
+
+def multiply_adds(repeats: int, threads: int) -> float:
+    """float32 flop/s of so many threads; the best of `repeats` runs."""
+    lanes = (0,) * (machine(threads).vector_bytes // 4)
+    sums = np.zeros(threads, np.float32)
+    spinning = _best(lambda: spin_all(threads, sums, ROUNDS, lanes), repeats)
+    return threads * ROUNDS * CHAINS * len(lanes) * 2 / spinning
 
 
 def _best(function: Callable[[], object], repeats: int) -> float:

@@ -2,6 +2,7 @@
 
 The idea: a window (window.py) is a copy of the inputs that a block of the output meets, laid out so that every tap is
 one offset. A tile of sums stays in registers through all taps of the window, and the tiles sweep the block [1]_ [2]_.
+Where tiles leave out all that meets padding, the window is the input itself, where it lies.
 There are two shapes of tile: pixels in the vector lanes (pixel_tiles.py), which needs no packed weights and is best
 where rows are wide, and output channels in the lanes (channel_tiles.py), which keeps the lanes full on small maps.
 
