@@ -94,10 +94,8 @@ def busiest(problem: Problem, machine: Machine, choice: Choice) -> int:
 
 def task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, columns: int, channels: int) -> int:
     """Cycles of a task of so many output rows, columns and channels."""
-    lanes, there = (
-        machine.lanes(problem.accumulator),
-        in_place(problem, machine, Choice(shape, rows, columns, channels)),
-    )
+    lanes = machine.lanes(problem.accumulator)
+    there = in_place(problem, machine, Choice(shape, rows, columns, channels))
     copying = copy_cycles(problem, rows, columns, lanes, SHAPES[shape].PHASED)
     adding: int = SHAPES[shape].cycles(problem, machine, rows, columns, channels)
     if math.prod(problem.kernel) == 1:  # whose sums were measured with all that follows
