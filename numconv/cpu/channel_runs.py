@@ -13,7 +13,7 @@ from .blocks import skips_taps
 from .operands import meets
 from .simd.ir import WIDE
 from .simd.tiles import NOTHING, Skips
-from .window_axes import tap_ranges
+from .window_axes import readable, tap_ranges
 
 # Vectors of channels in a tile, and its (rows, run) of pixels: 28 to 16 sums, 2 weights and an input in 32 registers;
 # 12, 2 and 1 in 16. Several rows at once where one run spans the map.
@@ -85,8 +85,7 @@ def reads_inside(problem: Problem, columns: int) -> bool:
     """Whether tiles in blocks of so many columns meet nothing but the input, where all weights are finite and it is
     contiguous: then they may read it where it lies.
     """
-    plain = problem.rank < 3 and problem.layout == "NCHW" and problem.x_dtype == problem.accumulator
-    single = 0 < problem.taps <= min(problem.segments)
+    plain = problem.rank < 3 and readable(problem)
     # Rows that a tile takes together meet all taps, or zeros.
     one_by_one = extent(columns)[0] == 1 or columns > run_length(columns)
     above = problem.rank == 2 and any(problem.padding[0])
@@ -94,7 +93,7 @@ def reads_inside(problem: Problem, columns: int) -> bool:
     # Each output has an input at its place, from which the taps are counted.
     sizes = zip(problem.out_spatial, problem.stride, problem.spatial, strict=True)
     there = all((outputs - 1) * stride < size for outputs, stride, size in sizes)
-    return plain and single and rows and there and _inside(problem, columns, left_out(problem, columns))
+    return plain and rows and there and _inside(problem, columns, left_out(problem, columns))
 
 
 def _inside(problem: Problem, columns: int, ends: Ends) -> bool:

@@ -78,8 +78,9 @@ def strip_cycles(problem: Problem, rows: int, lanes: int) -> float:
     out_rows, strips, stride = tall * TALL + low * LOW, tall + low, problem.stride[-1]
     # A start, of which narrow maps have many; for each vector a multiply-add a tap and the row's end; and, with a
     # stride, shuffles of each vector that is loaded. Several vectors share the loads of weights.
-    tap, end = (0.6, 2) if side_by_side(problem, lanes) > 1 else (0.75, 3.5)
-    adding = tall * TALL * (tap * problem.taps + end) + low * LOW * (0.75 * problem.taps + 3.5)
+    low_row = 0.75 * problem.taps + 3.5
+    tall_row = 0.6 * problem.taps + 2 if side_by_side(problem, lanes) > 1 else low_row
+    adding = tall * TALL * tall_row + low * LOW * low_row
     loads = (out_rows * stride + strips * (problem.kernel[-1] - stride)) * problem.kernel[-1]
     vectors = -(-problem.out_spatial[-1] // lanes)
     return strips * 150 + vectors * (adding + 1.5 * loads * (stride - 1))

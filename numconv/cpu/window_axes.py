@@ -88,15 +88,20 @@ def total_planes(problem: Problem) -> int:
     return problem.in_channels // problem.groups * (problem.kernel[0] if problem.rank == 3 else 1)
 
 
+def readable(problem: Problem) -> bool:
+    """Whether tiles can read a contiguous input like a window: planes of the dtype of the sums, in a single segment."""
+    plain = problem.layout == "NCHW" and problem.x_dtype == problem.accumulator
+    return plain and 0 < problem.taps <= min(problem.segments)
+
+
 def lies_in_place(problem: Problem, rows: int, columns: int, step: int) -> bool:
     """Whether blocks of so many rows and columns, in steps of so many pixels, can be read from the input itself, if it
     is contiguous: one tap meets each pixel in turn, and no tile ends beyond the input.
     """
     out_h = (1, *problem.out_spatial)[-2]
-    plain = problem.layout == "NCHW" and problem.x_dtype == problem.accumulator
     in_turn = math.prod(problem.kernel) == 1 and all(step == 1 for step in problem.stride)
-    single = not any(map(any, problem.padding)) and 0 < problem.taps <= min(problem.segments)
-    return plain and in_turn and single and out_h % rows == columns % step == 0
+    unpadded = not any(map(any, problem.padding))
+    return readable(problem) and in_turn and unpadded and out_h % rows == columns % step == 0
 
 
 def tap_ranges(problem: Problem) -> tuple[Array, Array]:
