@@ -1,12 +1,13 @@
 """numconv against other libraries, layer by layer: each library in a process of its own, asleep while another works.
 
-    python bench/peers.py [--classes 3x3 1x1] [--rounds 5] [--patience 600] [--json bench/peers.json]
+    python bench/peers.py [--classes 3x3 1x1] [--rounds 3] [--patience 600] [--json bench/peers.json]
 
 In every round each library runs each layer for a while and reports its best time; the figure is the median over the
 rounds. `numconv` is a plan, `numconv 1e-3` one with that rtol, `numconv alone` one that runs on a single thread,
 `numconv once` a call of conv2d. Thread pools that spin would fight, so one process works at a time and the next waits
-until the last one's threads sleep. A turn during which other programs took the processor is given again, as long as the
-patience lasts. Every result is compared with numconv's. A library that is not installed is a dash.
+until the last one's threads sleep. A turn waits until other programs leave the processor alone and is given again where
+they did not, as long as the patience lasts. The results are compared. A library that is not installed is a dash. In a
+file, the classes that are not measured stay as they were, if on such a machine.
 """
 
 from __future__ import annotations
@@ -32,17 +33,15 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
 from layers import CLASSES
+from watch import SLEEP_SECONDS, Watch
 from write_readme import ratio, ratios
 
-from numconv import jit, peaks
+from numconv import jit
 from numconv.testing import Case, arrays
 
 Array = np.ndarray[Any, Any]
-# How long a library runs a layer in a round, at least so many times; and how long spinning threads take to sleep.
-ROUND_SECONDS, ROUND_CALLS, SLEEP_SECONDS = 0.15, 5, 0.06
-# The processor is quiet where multiply-adds, in so many samples, have such a share of the highest rate seen. A turn is
-# given so often at most.
-QUIET_SHARE, SAMPLES, TURNS = 0.9, 10, 4
+# How long a library runs a layer in a round, at least so many times.
+ROUND_SECONDS, ROUND_CALLS = 0.15, 5
 
 
 def _pads(case: Case) -> list[int]:
@@ -194,7 +193,7 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "numconv": "numconv-numba"}
 
 
 def serve(name: str, connection: Connection) -> None:
-    """A library's process: for each layer sent, the best seconds of a round and, when asked, the result."""
+    """A library's process: asked for a result it sends that of a layer, else the least seconds of a turn."""
     library, make = PEERS[name]
     try:
         importlib.import_module(library)
@@ -214,46 +213,28 @@ def serve(name: str, connection: Connection) -> None:
             call = made[case.name]
             result = call()
         except (AssertionError, ValueError, TypeError, RuntimeError, ImportError):
-            connection.send((math.nan, None))
+            connection.send(None)
             continue
-        times: list[float] = []
-        began = time.perf_counter()
-        while len(times) < ROUND_CALLS or time.perf_counter() - began < ROUND_SECONDS:
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        connection.send((min(times), np.array(result) if wants_result else None))
+        connection.send(np.array(result) if wants_result else least_seconds(call))
 
 
-class Watch:
-    """Whether other programs leave the processor alone, and the seconds that may still be spent on waiting for it."""
-
-    def __init__(self, patience: float) -> None:
-        self.patience, self.highest, self.quiet = patience, 0.0, True
-
-    def undisturbed(self) -> bool:
-        """Whether it is quiet, and was when last asked."""
-        before = self.quiet
-        rate = statistics.harmonic_mean(peaks.multiply_adds(1, jit.threads()) for _ in range(SAMPLES))
-        self.highest = max(rate, self.highest)
-        self.quiet = rate >= QUIET_SHARE * self.highest
-        time.sleep(SLEEP_SECONDS)
-        return before and self.quiet
+def least_seconds(call: Callable[[], Array]) -> float:
+    """The seconds of the fastest call of a turn."""
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < ROUND_CALLS or time.perf_counter() - began < ROUND_SECONDS:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
-def turn_of(connection: Connection, case: Case, wants_result: bool, watch: Watch) -> tuple[float, Array | None]:
-    """A library's best seconds in a turn, and its result where wanted."""
-    seconds, result = math.nan, None
-    for _ in range(TURNS):
-        began = time.perf_counter()
-        connection.send((case, wants_result and result is None))
-        best, found = connection.recv()
-        time.sleep(SLEEP_SECONDS)
-        seconds, result = (best if seconds != seconds else min(seconds, best)), found if result is None else result
-        if watch.undisturbed() or best != best or watch.patience <= 0:
-            break
-        watch.patience -= time.perf_counter() - began
-    return seconds, result
+def ask(connection: Connection, case: Case, wants_result: bool) -> Any:
+    """What a library's process answers, once its threads sleep again."""
+    connection.send((case, wants_result))
+    answer = connection.recv()
+    time.sleep(SLEEP_SECONDS)
+    return answer
 
 
 def measure(
@@ -269,23 +250,29 @@ def measure(
             connections[name] = ours
     figures: dict[str, dict[str, float]] = {}
     for case in cases:
-        times: dict[str, list[float]] = {name: [] for name in connections}
-        expected: Array | None = None
-        for turn in range(rounds):
-            for name, connection in connections.items():
-                seconds, result = turn_of(connection, case, turn == 0, watch)
-                times[name].append(seconds)
-                if result is None:
-                    continue
-                expected = result if expected is None else expected
-                error = float(np.abs(result.reshape(expected.shape) - expected).max() / np.abs(expected).max())
-                if not error < 1e-4:
-                    raise SystemExit(f"{name} differs from {names[0]} by {error:.1e} on {case.name}")
-        figures[case.name] = {name: statistics.median(values) for name, values in times.items()}
+        able = in_agreement(case, connections)
+        times: dict[str, list[float]] = {name: [] for name in able}
+        for _ in range(rounds):
+            for name, connection in able.items():
+                times[name].append(watch.best(functools.partial(ask, connection, case, False)))
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        figures[case.name] = {name: medians.get(name, math.nan) for name in connections}
         report(line(case, figures[case.name]))
     for connection in connections.values():
         connection.send((None, None))
     return figures
+
+
+def in_agreement(case: Case, connections: dict[str, Connection]) -> dict[str, Connection]:
+    """The libraries that run a layer; all have one result, or the program ends."""
+    results = {name: ask(connection, case, True) for name, connection in connections.items()}
+    able = {name: result for name, result in results.items() if result is not None}
+    first, expected = next(iter(able.items()))
+    for name, result in able.items():
+        error = float(np.abs(result.reshape(expected.shape) - expected).max() / np.abs(expected).max())
+        if not error < 1e-4:
+            raise SystemExit(f"{name} differs from {first} by {error:.1e} on {case.name}")
+    return {name: connections[name] for name in able}
 
 
 def line(case: Case, seconds: dict[str, float]) -> str:
@@ -299,22 +286,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", nargs="+", choices=list(CLASSES), default=list(CLASSES))
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--patience", type=float, default=600, help="seconds to spend on turns that are given again")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--patience", type=float, default=600, help="seconds to wait for a quiet processor")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     watch, say = Watch(options.patience), functools.partial(print, flush=True)
-    results: dict[str, dict[str, dict[str, float]]] = {}
+    report = {"machine": _machine(options.peers), "rounds": options.rounds}
+    results = others(options.json, report)
     for name in options.classes:
         print(f"\n{name:34}" + "".join(f"{peer:>14}" for peer in options.peers) + "    ratio")
         figures = measure(list(CLASSES[name]), options.peers, options.rounds, watch, say)
         for ours in (peer for peer in options.peers if peer in OURS):
             print(f"{ours}: geometric mean and least {ratios(figures.values(), ours)}")
         results[name] = figures
-    print(f"\npatience left: {max(0.0, watch.patience):.0f} s")
+    print(f"\nturns disturbed to the last: {watch.disturbed}, patience left: {max(0.0, watch.patience):.0f} s")
     if options.json:
-        report = {"machine": _machine(options.peers), "rounds": options.rounds, "classes": results}
-        options.json.write_text(json.dumps(report, indent=1).replace("NaN", "null") + "\n")
+        classes = {name: results[name] for name in CLASSES if name in results}
+        options.json.write_text(json.dumps({**report, "classes": classes}, indent=1).replace("NaN", "null") + "\n")
+
+
+def others(file: Path | None, report: dict[str, Any]) -> dict[str, Any]:
+    """The classes that a file has already, where they were measured on such a machine and so often."""
+    if file is None or not file.exists():
+        return {}
+    before = json.loads(file.read_text())
+    classes: dict[str, Any] = before.pop("classes")
+    return classes if before == report else {}
 
 
 def _machine(peers: list[str]) -> dict[str, Any]:
