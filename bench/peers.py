@@ -6,8 +6,9 @@ In every round each library runs each layer for a while and reports its best tim
 rounds. `numconv` is a plan, `numconv 1e-3` one with that rtol, `numconv alone` one that runs on a single thread,
 `numconv once` a call of conv2d. Thread pools that spin would fight, so one process works at a time and the next waits
 until the last one's threads sleep. A turn waits until other programs leave the processor alone and is given again where
-they did not, as long as the patience lasts. The results are compared. A library that is not installed is a dash. In a
-file, the classes that are not measured stay as they were, if on such a machine.
+they did not, as long as the patience lasts; where they come and go within a second, longer turns (--seconds) help more.
+The results are compared. A library that is not installed is a dash. In a file, the classes that are not measured stay
+as they were, if on such a machine.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ from numconv import jit
 from numconv.testing import Case, arrays
 
 Array = np.ndarray[Any, Any]
-# How long a library runs a layer in a round, at least so many times.
-ROUND_SECONDS, ROUND_CALLS = 0.15, 5
+# A library runs a layer at least so many times in a turn.
+TURN_CALLS = 5
 
 
 def _pads(case: Case) -> list[int]:
@@ -193,7 +194,7 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "numconv": "numconv-numba"}
 
 
 def serve(name: str, connection: Connection) -> None:
-    """A library's process: asked for a result it sends that of a layer, else the least seconds of a turn."""
+    """A library's process: sends a layer's result or, told how long a turn is, the least seconds of a call in it."""
     library, make = PEERS[name]
     try:
         importlib.import_module(library)
@@ -203,7 +204,7 @@ def serve(name: str, connection: Connection) -> None:
     connection.send(True)
     made: dict[str, Callable[[], Array]] = {}
     while True:
-        case, wants_result = connection.recv()
+        case, seconds = connection.recv()
         if case is None:
             return
         try:
@@ -215,30 +216,35 @@ def serve(name: str, connection: Connection) -> None:
         except (AssertionError, ValueError, TypeError, RuntimeError, ImportError):
             connection.send(None)
             continue
-        connection.send(np.array(result) if wants_result else least_seconds(call))
+        connection.send(np.array(result) if seconds is None else least_seconds(call, seconds))
 
 
-def least_seconds(call: Callable[[], Array]) -> float:
-    """The seconds of the fastest call of a turn."""
+def least_seconds(call: Callable[[], Array], seconds: float) -> float:
+    """The seconds of the fastest call of a turn that lasts so long."""
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < ROUND_CALLS or time.perf_counter() - began < ROUND_SECONDS:
+    while len(times) < TURN_CALLS or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def ask(connection: Connection, case: Case, wants_result: bool) -> Any:
+def ask(connection: Connection, case: Case, seconds: float | None) -> Any:
     """What a library's process answers, once its threads sleep again."""
-    connection.send((case, wants_result))
+    connection.send((case, seconds))
     answer = connection.recv()
     time.sleep(SLEEP_SECONDS)
     return answer
 
 
 def measure(
-    cases: list[Case], names: list[str], rounds: int, watch: Watch, report: Callable[[str], None]
+    cases: list[Case],
+    names: list[str],
+    rounds: int,
+    seconds: float,
+    watch: Watch,
+    report: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
     """The median over rounds of each library's best seconds, by layer and library; NaN where it has no answer."""
     context = multiprocessing.get_context("spawn")
@@ -254,7 +260,7 @@ def measure(
         times: dict[str, list[float]] = {name: [] for name in able}
         for _ in range(rounds):
             for name, connection in able.items():
-                times[name].append(watch.best(functools.partial(ask, connection, case, False)))
+                times[name].append(watch.best(functools.partial(ask, connection, case, seconds)))
         medians = {name: statistics.median(values) for name, values in times.items()}
         figures[case.name] = {name: medians.get(name, math.nan) for name in connections}
         report(line(case, figures[case.name]))
@@ -265,7 +271,7 @@ def measure(
 
 def in_agreement(case: Case, connections: dict[str, Connection]) -> dict[str, Connection]:
     """The libraries that run a layer; all have one result, or the program ends."""
-    results = {name: ask(connection, case, True) for name, connection in connections.items()}
+    results = {name: ask(connection, case, None) for name, connection in connections.items()}
     able = {name: result for name, result in results.items() if result is not None}
     first, expected = next(iter(able.items()))
     for name, result in able.items():
@@ -287,6 +293,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", choices=list(CLASSES), default=list(CLASSES))
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.15, help="how long a library runs a layer in a round")
     parser.add_argument("--patience", type=float, default=600, help="seconds to wait for a quiet processor")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -295,7 +302,7 @@ def main() -> None:
     results = others(options.json, report)
     for name in options.classes:
         print(f"\n{name:34}" + "".join(f"{peer:>14}" for peer in options.peers) + "    ratio")
-        figures = measure(list(CLASSES[name]), options.peers, options.rounds, watch, say)
+        figures = measure(list(CLASSES[name]), options.peers, options.rounds, options.seconds, watch, say)
         for ours in (peer for peer in options.peers if peer in OURS):
             print(f"{ours}: geometric mean and least {ratios(figures.values(), ours)}")
         results[name] = figures
