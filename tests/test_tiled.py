@@ -13,9 +13,10 @@ from golden import run
 
 from numconv import jit
 from numconv.cpu import channel_runs, loops, tiled
+from numconv.cpu.channel_tiles import weights_of
 from numconv.cpu.simd.ir import WIDE
-from numconv.cpu.simd.tiles import tile
-from numconv.cpu.tile_choice import far_bytes
+from numconv.cpu.simd.tiles import SEVERAL, tile
+from numconv.cpu.tile_choice import Choice, far_bytes
 from numconv.cpu.window import input_as_window
 from numconv.machine import machine
 from numconv.testing import CASES, EDGES, RESNET50, Case, arrays
@@ -257,6 +258,35 @@ def test_weights_come_from_afar_where_the_second_level_cache_does_not_keep_them(
     assert far_bytes(problem, on, 14, 14, 32, elements) == 32 * elements * 4
     assert far_bytes(problem, on, 7, 14, 256, 9) == 0, "the thread's stay"
     assert far_bytes(problem, dataclasses.replace(on, threads=32), 7, 14, 32, elements) == 0, "so do one task's"
+
+
+def test_tiles_ask_for_weights_that_no_cache_keeps():
+    on = dataclasses.replace(machine(2), caches=(48 << 10, 2 << 20))
+    for channels, far in ((512, 1), (64, 0)):
+        problem = Case("map", (1, channels, 14, 14), (channels, channels, 3, 3), {"padding": 1}).problem(np.float32)
+        assert tiled.split(problem, on, Choice("channels", 14, 14, channels // 2), True).far == far
+
+
+def test_channels_weights_lie_one_after_another():
+    """So tiles that ask for those of the next block ask for what it reads."""
+    problem = Case("map", (1, 3, 14, 14), (75, 3, 3, 3), {"padding": 1}).problem(np.float32)
+    on, choice = machine(2), Choice("channels", 14, 14, 96)
+    geometry, blocks = tiled._window(problem, on, choice)[0], tiled.split(problem, on, choice, True)
+    unit, count = blocks.sum_columns, -(-75 // blocks.sum_columns)
+    found = [[weights_of.py_func(block, tap, 0, 75, geometry, blocks) for tap in (0, 9, 27)] for block in range(count)]
+    for block, (first, second, beyond) in enumerate(found):
+        assert first == (min(unit, 75 - block * unit), block * unit * 27)
+        assert second == (first[0], first[1] + 9 * first[0])
+        assert beyond[0] == 0
+
+
+def test_tiles_of_channels_alone_ask_for_lines_ahead():
+    asked = [
+        tile(1, 6, 2, np.dtype(np.float32), by_table, False).assembly().count("prefetcht1")
+        for by_table in (True, False)
+    ]
+    assert asked[0] >= SEVERAL
+    assert asked[1] == 0
 
 
 @pytest.mark.parametrize("columns", range(1, 301))

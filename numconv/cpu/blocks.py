@@ -18,7 +18,8 @@ class Blocks(NamedTuple):
     Channels of a task; unit of them that share a block of weights; and for each unit, so many rows of so many sums.
     Rows and pixels of a tile with channels in the lanes.
     relu and skip are flags; skip leaves out the taps that meet zero padding alone. panel is where, in a thread's
-    scratch, the window begins, and first_weight where the weights do.
+    scratch, the window begins, and first_weight where the weights do. far is a flag, too: whether weights come from
+    beyond the second-level cache.
     """
 
     groups: int
@@ -36,6 +37,7 @@ class Blocks(NamedTuple):
     skip: int
     panel: int = 0
     first_weight: int = 0
+    far: int = 0
 
 
 def tasks(problem: Problem, rows: int, columns: int, channels: int) -> int:

@@ -22,10 +22,10 @@ from .blocks import Blocks
 from .channel_runs import LEAST_STEP, ONE_TAP, VECTORS, WHOLE, extent, left_out, run_length, share_left, step_cycles
 from .segments import Piece
 from .simd.copies import copy_finish_rows, transpose_finish
-from .simd.ir import WIDE, contiguous, vector_lanes
+from .simd.ir import WIDE, address_of, contiguous, vector_lanes
 from .simd.shares import njit
 from .simd.strided import spread_rows
-from .simd.tiles import call_tile, tile
+from .simd.tiles import SEVERAL, call_tile, tile
 from .window import Ahead, Tables, Window, all_steps
 
 # Fewer taps than these take less time than copying the sums.
@@ -129,16 +129,30 @@ def accumulate(
 ) -> None:
     """sums[p, c] += weight[t, c] * panel[offset(t) + p] for a piece's taps, by tiles.
 
-    Channels begin at number `channel` of the weights. Tile after tile asks for what lies ahead.
+    Channels begin at number `channel` of the weights. Tile after tile asks for the weights of the next block of
+    channels, or those of the next piece, and then for what lies ahead.
     """
-    size, taps = blocks.sum_columns, window.total_planes * window.taps
+    size, count = blocks.sum_columns, -(-channels // blocks.sum_columns)
     turn: Any = np.intp(0)  # not a literal, which would be another type
-    for block in range(-(-channels // size)):
-        pitch = min(size, channels - block * size)
-        part = sums[block * blocks.sum_rows * size :]
-        rows = weight[0, blocks.first_weight + (channel + block * size) * taps + piece.tap * pitch :]
+    for block in range(count):
+        pitch, start = weights_of(block, piece.tap, channel, channels, window, blocks)
+        last = block + 1 == count
+        next_block, tap = (0, piece.tap + piece.planes * window.taps) if last else (block + 1, piece.tap)
+        next_pitch, later = weights_of(next_block, tap, channel, channels, window, blocks)
+        plane = window.taps * next_pitch * weight.itemsize
+        lines = blocks.far * -(-plane // LINE_BYTES)
+        soon = Ahead(address_of(weight) + later * weight.itemsize, 0, plane, 1, lines)
+        part, rows = sums[block * blocks.sum_rows * size :], weight[0, start:]
         tiles = tables.tiles[0 if pitch > vector_lanes(sums) else len(tables.tiles) // 2 :]
-        turn = sweep(tiles, part, rows, pitch, panel, piece, tables, window, blocks, ahead, turn)
+        turn = sweep(tiles, part, rows, pitch, panel, piece, tables, window, blocks, soon, ahead, turn)
+
+
+@njit()
+def weights_of(block: int, tap: int, channel: int, channels: int, window: Window, blocks: Blocks) -> tuple[int, int]:
+    """(channels, first element) of the weights of a block of channels, from a tap on; no channels beyond the last."""
+    size, taps = blocks.sum_columns, window.total_planes * window.taps
+    pitch = min(size, channels - block * size) if tap < taps else 0
+    return pitch, blocks.first_weight + (channel + block * size) * taps + tap * pitch
 
 
 @njit()
@@ -152,18 +166,20 @@ def sweep(
     tables: Tables,
     window: Window,
     blocks: Blocks,
+    soon: Ahead,
     ahead: Ahead,
     turn: int,
 ) -> int:
-    """All tiles of a block of channels: several rows at a time where one run spans a row, else run by run. The first
-    is number `turn`; returns the next one's.
+    """All tiles of a block of channels: several rows at a time where one run spans a row, else run by run. They ask
+    for `soon`, several lines at a time, and then for the lines of `ahead`, from number `turn` on, and return the next
+    one's.
     """
     first_line = ahead.address + piece.tap // window.taps * ahead.plane_pitch
     run, width, places = blocks.tile_run, blocks.sum_columns, window.pitch
     planes, fresh = piece.planes, piece.fresh
     columns, step, size = blocks.sum_rows // window.block_rows // run, window.column_step, window.plane_size
     first_run, last_run = piece.ow // window.block_columns * columns, blocks.column_blocks * columns - 1
-    row = 0
+    row, asked = 0, 0
     while row < piece.rows:
         low, high = tap_range(piece.oh + row, piece, tables, window, blocks)
         rows = blocks.tile_rows
@@ -181,10 +197,13 @@ def sweep(
             source = panel[row * places + column * run * step :]
             target = sums[(row * columns + column) * run * width :]
             later, line = divmod(turn, ahead.lines)
-            if later < ahead.rows:
+            there, further, several = 0, 0, 0
+            if asked < soon.lines:
+                there, further, several = soon.address + asked * LINE_BYTES, soon.plane_pitch, 1
+                asked += SEVERAL
+            elif later < ahead.rows:
                 there, further = first_line + later * ahead.row_pitch + line * LINE_BYTES, ahead.plane_pitch
-            else:
-                there, further = 0, 0
+                turn += 1
             number = first_run + column
             call_tile(
                 kinds[0 if number == 0 else 2 if number == last_run else 1],
@@ -203,12 +222,12 @@ def sweep(
                 fresh,
                 there,
                 further,
+                several,
                 start,
                 0,
                 0,
                 0,
             )
-            turn += 1
         row += rows
     return turn
 
@@ -277,6 +296,7 @@ def finish(
                     out[n, channel + first, od, oh + row, ow + column :],
                     apart,
                     1,
+                    0,
                     0,
                     0,
                     bias[channel + first :],

@@ -33,7 +33,7 @@ from .segments import Piece, flush, segment_end, segment_start
 from .simd.fields import packed, record
 from .simd.ir import contiguous, vectors_fit
 from .simd.shares import Share, njit
-from .tile_choice import SHAPES, Choice, busiest, choices, in_place, task_cycles
+from .tile_choice import SHAPES, Choice, busiest, choices, far_bytes, in_place, task_cycles
 from .window import WINDOW_BYTES, Ahead, Tables, Window, clear_gaps, fill, input_as_window, read_by, window
 
 NAME = "tiled"
@@ -192,7 +192,7 @@ def split(problem: Problem, machine: Machine, choice: Choice, finite: bool) -> B
     units = -(-min(channels, problem.out_channels // problem.groups) // unit)
     panel = units * sum_rows * sum_columns * (1 if problem.taps <= min(problem.segments) else 2)
     found = blocks(problem, rows, columns, channels, unit, sum_rows, sum_columns, tile_rows, tile_run, finite)
-    return found._replace(panel=panel)
+    return found._replace(panel=panel, far=int(far_bytes(problem, machine, *choice[1:], problem.taps) > 0))
 
 
 def beside_window(problem: Problem, machine: Machine, choice: Choice) -> int:

@@ -89,8 +89,8 @@ class Tables(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """What a later window will hold of the input: the address of the first element, bytes from row to row and from
-    plane to plane, and so many rows of so many cache lines. No rows: nothing.
+    """What will be read later, weights or what a window will hold of the input: the address of the first element, bytes
+    from row to row and from plane to plane, and so many rows of so many cache lines. No rows, or no lines: nothing.
     """
 
     address: int

@@ -190,7 +190,7 @@ def multiply(
             call_tile(
                 tables.tiles[PAIR], weight[row * depth :], (second - row) * depth, 1, source[vector * lanes :],
                 tables.offsets, len(tables.offsets), 1, 0, UNIT, 0, sums[co * places + vector * lanes :], places, 1,
-                0, 0, weight, 0, 0, 0,
+                0, 0, 0, weight, 0, 0, 0,
             )  # fmt: skip
         co += 2 * UNIT if pair else UNIT
 

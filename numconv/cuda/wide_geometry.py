@@ -229,7 +229,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
         return "there are no taps to add up"
     if problem.kernel[-1] < LEAST_ROW:
         return (
-            f"the kernel is {problem.kernel[-1]} columns wide, but its threads fetch {LEAST_ROW} or more side by side"
+            f"the kernel's width is {problem.kernel[-1]}, but its threads fetch {LEAST_ROW} taps or more side by side"
         )
     if (pixels := math.prod(outputs(problem, is_deep(problem)))) > problem.taps:
         return f"an output plane has {pixels} pixels, but it is for no more than the {problem.taps} taps of each"

@@ -9,6 +9,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from ...aligned import LINE_BYTES
 from ...jit import Native
 from .copies import lowest, rectified
 from .ir import (
@@ -39,6 +40,9 @@ Skips = tuple[tuple[int, int], ...]
 NOTHING: Skips = ((0, 0),)
 # Neighbouring scalars whose addresses hang on one register: x86 scales an index by 1 or 2 elements for nothing.
 SPAN = 3
+# Lines of weights at a time: six wait for one another, where tiles of 512 channels of 7x7 take what four bring; one a
+# step makes tiles spill that leave out scalars.
+SEVERAL = 4
 
 
 def _define_tile(
@@ -48,13 +52,14 @@ def _define_tile(
 
     void tile(T *scalars, i64 scalar_pitch, i64 scalar_step, T *columns, i64 *table, i64 steps, i64 planes,
               i64 plane_size, i64 pace, i64 gap, T *sums, i64 sums_pitch, i64 fresh, i64 ahead, i64 ahead_gap,
-              T *bias, i64 relu, i64 rows_left, i64 columns_left),
+              i64 several, T *bias, i64 relu, i64 rows_left, i64 columns_left),
     steps >= 1 and planes >= 1:
     the sums, `width` vectors in each of groups * run rows, are loaded or, where fresh, start from zero, go through
     every step of every plane in registers, and are stored. A step broadcasts a scalar for each row and loads `width`
     vectors. One of the two is found by the table, `plane_size` further on in each plane; the other moves by `pace` a
-    step, and by `gap` a plane. The scalars of a run lie a step apart, those of groups a pitch. Each plane asks for one
-    cache line that will be read later, from address `ahead` on, `ahead_gap` bytes from plane to plane; 0: for none.
+    step, and by `gap` a plane. The scalars of a run lie a step apart, those of groups a pitch. Where they are found by
+    the table, each plane asks for a cache line, or where `several` for SEVERAL, that will be read later, from address
+    `ahead` on, `ahead_gap` bytes from plane to plane; 0: for none.
     A finishing tile begins at zero, and what it stores, of so many rows and columns at most, has the activation and the
     bias of its channel, which is a row, or, with the scalars found by the table, a column. The steps are a multiple of
     the number of skips.
@@ -65,10 +70,10 @@ def _define_tile(
     name = f"numconv_tile_{groups}x{run}x{width}_{kind}_v{vector.count}x{itemsize(vector)}"
     pointer, size = vector.element.as_pointer(), vector.count
     integers, table_pointer = [INT64] * 5, INT64.as_pointer()
-    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, *[INT64] * 4, pointer, *[INT64] * 3]
+    operands = [pointer, INT64, INT64, pointer, table_pointer, *integers, pointer, *[INT64] * 5, pointer, *[INT64] * 3]
     function, builder, values = own_function(module, name, operands)
     scalars, pitch, spacing, columns, table, steps, planes, plane_size, pace, gap = values[:10]
-    sums, sums_pitch, fresh, ahead, ahead_gap, bias, relu, rows_left, columns_left = values[10:]
+    sums, sums_pitch, fresh, ahead, ahead_gap, several, bias, relu, rows_left, columns_left = values[10:]
     entry = builder.block
     resume, begin, plane_body, body, plane_end, end = (
         function.append_basic_block(block) for block in ("resume", "begin", "plane", "step", "planed", "end")
@@ -103,7 +108,11 @@ def _define_tile(
     plane, base, first = builder.phi(INT64), builder.phi(pointer), builder.phi(pointer)
     line = builder.phi(INT64)
     plane_totals = [builder.phi(vector) for _ in places]
-    prefetch(builder, builder.inttoptr(line, pointer))
+    if by_table:
+        prefetch(builder, builder.inttoptr(line, pointer))
+        with builder.if_then(builder.icmp_signed("!=", several, INT64(0))):
+            for number in range(1, SEVERAL):
+                prefetch(builder, builder.inttoptr(builder.add(line, INT64(number * LINE_BYTES)), pointer))
     if finishing:
         # The output's lines arrive while the sums are made, a column of them with each plane, as more at a time would
         # wait for one another. Stores would wait for each in turn.
@@ -111,6 +120,7 @@ def _define_tile(
         for row in range(height):
             prefetch_to_write(builder, at(builder, places[row * width], builder.mul(number, INT64(size))))
     builder.branch(body)
+    before_steps = builder.block
 
     builder.position_at_end(body)
     step, cursor = builder.phi(INT64), builder.phi(pointer)
@@ -151,7 +161,7 @@ def _define_tile(
         (cursor, first, moved),
         *zip(totals, plane_totals, results, strict=True),
     ]:
-        phi.add_incoming(initial, plane_body)
+        phi.add_incoming(initial, before_steps)
         phi.add_incoming(value, body)
     builder.position_at_end(end)
     if not finishing:
@@ -241,6 +251,7 @@ def call_tile(
     fresh: Any,
     ahead: Any,
     ahead_gap: Any,
+    several: Any,
     bias: Any,
     relu: Any,
     rows_left: Any,
@@ -254,11 +265,12 @@ def call_tile(
 
     sums[row, vector] += scalars[table[step] + row's place] * columns[step * pace + vector].
 
-    `ahead` is an address, `ahead_gap` counts bytes. Only a finishing tile has the bias and what follows it.
+    `ahead` is an address, `ahead_gap` counts bytes, `several` is a flag. Only a finishing tile has the bias and
+    what follows it.
     """
     intp = types.intp
     integers = (intp,) * 5
-    operands = (scalars, intp, intp, columns, table, *integers, sums, *integers[:4], bias, *integers[:3])
+    operands = (scalars, intp, intp, columns, table, *integers, sums, *integers, bias, *integers[:3])
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         call_address(builder, args[0], data(context, builder, operands, args[1:]))
