@@ -228,9 +228,7 @@ def why_not(problem: Problem, machine: Machine) -> str | None:
     if not problem.taps:
         return "there are no taps to add up"
     if problem.kernel[-1] < LEAST_ROW:
-        return (
-            f"the kernel's width is {problem.kernel[-1]}, but its threads fetch {LEAST_ROW} taps or more side by side"
-        )
+        return f"the kernel's width is {problem.kernel[-1]}, but its threads fetch {LEAST_ROW} or more side by side"
     if (pixels := math.prod(outputs(problem, is_deep(problem)))) > problem.taps:
         return f"an output plane has {pixels} pixels, but it is for no more than the {problem.taps} taps of each"
     if reason := too_long(problem):
