@@ -273,8 +273,8 @@ def in_agreement(case: Case, connections: dict[str, Connection]) -> dict[str, Co
     """The libraries that run a layer; all have one result, or the program ends."""
     results = {name: ask(connection, case, None) for name, connection in connections.items()}
     able = {name: result for name, result in results.items() if result is not None}
-    first, expected = next(iter(able.items()))
     for name, result in able.items():
+        first, expected = next(iter(able.items()))
         error = float(np.abs(result.reshape(expected.shape) - expected).max() / np.abs(expected).max())
         if not error < 1e-4:
             raise SystemExit(f"{name} differs from {first} by {error:.1e} on {case.name}")
