@@ -59,8 +59,8 @@ def differing(name, dtype):
     return min(found), wrong
 
 
-PIXELS = [(height, 1, vectors, False, finishing)
-          for height, vectors in pixel_tiles.EXTENTS for finishing in (False, True)]  # fmt: skip
+PIXELS = [(height, 1, vectors, False, finishing, NOTHING, copying) for height, vectors in pixel_tiles.EXTENTS
+          for finishing, copying in ((False, False), (True, False), (True, True))]  # fmt: skip
 CHANNELS = [(height, run, vectors, True, False, NOTHING)
             for rows, run in (*channel_runs.EXTENTS, *channel_runs.NARROW.values()) for height in {rows, 1}
             for vectors in (channel_runs.VECTORS, 1)]  # fmt: skip
@@ -132,7 +132,7 @@ def spill(native, least, same=0):
     return f"{name} spills" if stored > same or (loaded and not same) else None
 
 
-def multiply_adds(groups, run, vectors, by_table, finishing, skips=NOTHING):
+def multiply_adds(groups, run, vectors, by_table, finishing, skips=NOTHING, copying=False):
     """Those of a round of a dense tile's steps."""
     return groups * vectors * sum(run - before - behind for before, behind in skips)
 

@@ -85,7 +85,7 @@ def problems(dtype):
             for groups, ci, co in ((1, 2, 19), (3, 3, 3)):
                 shapes = (1, ci, 5, width), (co, ci // groups, 3, 3)
                 yield f"width {width}", Case("", *shapes, {"groups": groups, **options}).problem(dtype)
-    for size in (7, 14, 15):
+    for size in (7, 8, 14, 15, 16):
         for options in ({}, {"padding": 1}):
             yield f"one tap at {size}", Case("", (2, 17, size, size), (33, 17, 1, 1), options).problem(dtype)
     for kernel in ((1, 1), (1, 5), (5, 5), (7, 7), (9, 2)):

@@ -18,7 +18,7 @@ from guard_pages import problems
 
 from numconv.cpu import tiled
 from numconv.machine import machine
-from numconv.testing import CASES, EDGES, arrays
+from numconv.testing import CASES, EDGES, Case, arrays
 
 # <fenv.h>, as glibc has it on x86-64.
 FE_INVALID = 1
@@ -50,6 +50,8 @@ def call(name, method, problem, read):
 if __name__ == "__main__":
     name, flags = sys.argv[1], sys.argv[2:]
     some = [CASES[layer].problem(np.float32) for layer in LAYERS]
+    # Several segments, and channels that fill no vector.
+    some.append(Case("", (1, 2, 75, 75), (2, 2, 74, 73)).problem(np.float32))
     some += [problem for _, problem in itertools.islice(problems(np.float32), len(EDGES), None, 5)]
     for problem in some:
         for shape in tiled.SHAPES if name == "tiled" else ("",):

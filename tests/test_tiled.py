@@ -12,7 +12,7 @@ from bits import DENSE, multiply_adds, only, spill
 from golden import run
 
 from numconv import jit
-from numconv.cpu import channel_runs, loops, tiled
+from numconv.cpu import channel_runs, loops, pixel_tiles, tiled
 from numconv.cpu.channel_tiles import weights_of
 from numconv.cpu.simd.ir import WIDE
 from numconv.cpu.simd.tiles import SEVERAL, tile
@@ -135,6 +135,49 @@ def test_small_planes_alone_are_read_where_they_lie(monkeypatch):
             monkeypatch.setattr(tiled, "_choose", chosen)
         assert_same_bits(found, run(loops, problem, on, *data))
     tiled._launch.cache_clear()
+
+
+FILLED_BY_TILES = [
+    ("one row", (48,), {}),
+    ("rows in a row", (12, 16), {"activation": "relu"}),
+    ("planes", (2, 4, 40), {}),
+    ("groups", (8, 16), {"groups": 2}),
+]
+FILLED_BEFOREHAND = [
+    ("part of a vector", (4, 13), {}),
+    ("padding", (16, 16), {"padding": 8}),
+    ("stride", (31, 31), {"stride": 2}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("spatial", "options", "by_tiles"),
+    [
+        pytest.param(*case, by_tiles, id=name)
+        for by_tiles, cases in ((True, FILLED_BY_TILES), (False, FILLED_BEFOREHAND))
+        for name, *case in cases
+    ],
+)
+def test_tiles_of_one_tap_fill_the_window_where_vectors_are_whole(spatial, options, by_tiles, dtype):
+    """Those of the first channels, whether these are many or few; from pixels that lie together, and no others."""
+    on, groups = machine(2), options.get("groups", 1)
+    for channels in (8, 15, 64):
+        weights = (groups * channels, 40 // groups, *(1,) * len(spatial))
+        problem = Case("one tap", (2, 40, *spatial), weights, options).problem(dtype)
+        flat, (x, weight, bias) = tiled._flat(problem, on), arrays(problem)
+        choice = tiled._choose(flat, on, "pixels")
+        assert pixel_tiles.copies(flat, choice.rows, choice.columns) == by_tiles
+        expected = run(loops, problem, on, x, weight, bias)
+        with only("pixels"):
+            for given in (x, np.repeat(x, 2, axis=1)[:, ::2], np.repeat(x, 2, axis=-1)[..., ::2]):
+                assert_same_bits(run(tiled, problem, on, given, weight, bias), expected)
+
+
+def test_tiles_fill_no_window_with_another_dtype():
+    problem = Case("one tap", (1, 8, 48), (8, 8, 1)).problem(np.float32)
+    assert pixel_tiles.copies(problem, 1, 48)
+    assert not pixel_tiles.copies(dataclasses.replace(problem, x_dtype=np.dtype(np.int8)), 1, 48)
 
 
 READ_IN_PLACE = [

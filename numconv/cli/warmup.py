@@ -46,7 +46,7 @@ LAYERS = (
         for unpadded in (0, 2)
     ),
     Case("wide", (1, 8, 60, 60), (11, 8, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
-    Case("1x1", (1, 8, 16, 16), (16, 8, 1, 1)),
+    Case("1x1", (1, 8, 16, 16), (11, 8, 1, 1)),
     *(_planes(kernel, 20, padding=kernel // 2, stride=2) for kernel in (3, 5, 7)),
     *(_planes(kernel, size, padding=kernel // 2) for kernel in (3, 5, 7) for size in STRIPS),
     Case("rank 1", (1, 1, 20, 20), (1, 1, 5, 5), rank_one=True),

@@ -3,7 +3,8 @@
 A tap loads the vectors from the window and broadcasts a weight for each channel, from where the caller has it. The
 vectors run over the ends of rows, at the price of the few pixels between rows, which nobody reads.
 Sums are [channel, pixel of the window]. Where there are few taps, tiles keep to one row each, and write their sums to
-the output themselves: with 27 taps, copying the sums took a third of the time.
+the output themselves: with 27 taps, copying the sums took a third of the time. Of a single tap, the tiles of the first
+channels fill the window, too, with the vectors that they read from the input.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from .blocks import Blocks
 from .channel_runs import LEAST_STEP, step_cycles
 from .segments import Piece
 from .simd.copies import copy_finish, transpose_finish
-from .simd.ir import WIDE, contiguous, vector_lanes
+from .simd.ir import WIDE, address_of, contiguous, vector_lanes
 from .simd.shares import njit
 from .simd.strided import spread_rows
-from .simd.tiles import call_tile, tile
+from .simd.tiles import NOTHING, call_tile, tile
 from .window import WINDOW_BYTES, Tables, Window, all_steps
-from .window_axes import pitch, window_elements
+from .window_axes import meets_in_turn, pitch, readable, window_elements
 
 # Channels and vectors of a tile: the largest has 24 sums, 3 inputs and a weight in 32 registers, or 8, 2 and 1 in 16.
 CHANNELS, FEW_CHANNELS = (8, 2) if WIDE else (4, 2)
@@ -47,7 +48,7 @@ ONE_TAP, ONE_TAP_FINISHED = 1.35, 0.95
 # Cycles that copying a vector of sums to the output takes, and waiting for the output's lines: worth so many taps.
 COPYING = 8
 # Kinds of tiles by channels and vectors, fewer for what is left of a row; behind their addresses, where blocks want
-# them, those of finishing ones.
+# them, those of finishing ones, and behind these, those of copying ones.
 EXTENTS = tuple((height, vectors) for height in (CHANNELS, FEW_CHANNELS, 1) for vectors in range(VECTORS, 0, -1))
 
 
@@ -116,11 +117,22 @@ def extent(columns: int) -> tuple[int, int]:
 
 def tiles(problem: Problem, rows: int, columns: int, channels: int, finite: bool) -> Array:
     """The addresses of the tiles that blocks of so many rows, columns and channels may need, whatever the weights."""
-    plain = kinds(problem, channels, False)
-    return np.append(plain, kinds(problem, channels, True)) if finishes(problem, rows, columns) else plain
+    found = [kinds(problem, channels)]
+    if finishes(problem, rows, columns):
+        found.append(kinds(problem, channels, finishing=True))
+        if copies(problem, rows, columns):
+            found.append(kinds(problem, channels, finishing=True, copying=True))
+    return np.concatenate(found)
 
 
-def kinds(problem: Problem, channels: int, finishing: bool) -> Array:
+def copies(problem: Problem, rows: int, columns: int) -> bool:
+    """Whether a block's finishing tiles fill the window: with whole vectors of the input, which one tap meets."""
+    in_block = columns, problem.out_spatial[-1] % columns
+    whole = not any(pixels % machine(1).lanes(problem.accumulator) for pixels in in_block)
+    return whole and readable(problem) and meets_in_turn(problem) and finishes(problem, rows, columns)
+
+
+def kinds(problem: Problem, channels: int, finishing: bool = False, copying: bool = False) -> Array:
     """The addresses of EXTENTS, of those that blocks of so many channels may need: of few channels, for what is left of
     a group's.
     """
@@ -129,7 +141,9 @@ def kinds(problem: Problem, channels: int, finishing: bool) -> Array:
     needed = {CHANNELS: min(channels, group) >= CHANNELS, FEW_CHANNELS: few > 0, 1: left > 0}
     return np.array(
         [
-            tile(height, 1, vectors, problem.accumulator, False, finishing).address if needed[height] else 0
+            tile(height, 1, vectors, problem.accumulator, False, finishing, NOTHING, copying).address
+            if needed[height]
+            else 0
             for height, vectors in EXTENTS
         ]
     )
@@ -224,13 +238,21 @@ def can_finish(out: Array, tables: Tables, window: Window) -> bool:
 
 
 @njit()
+def can_copy(x: Array, tables: Tables) -> bool:
+    """Whether tiles fill the window themselves: the block has copying ones, and the input's pixels lie together."""
+    return len(tables.tiles) > 2 * len(EXTENTS) and x.strides[3] == x.itemsize
+
+
+@njit()
 def finish(
     out: Array,
+    x: Array,
     weight: Array,
     bias: Array,
     n: int,
     channel: int,
     channels: int,
+    ready: int,
     panel: Array,
     od: int,
     oh: int,
@@ -240,18 +262,20 @@ def finish(
     blocks: Blocks,
 ) -> None:
     """out[n, channel:, od, oh:, ow:] = the block's sums, with bias and activation, by tiles that take a part of one row
-    each.
+    each. Those of the first channels fill the window from x (c, d, h, w), unless it is ready.
     """
     columns, rows = min(window.block_columns, out.shape[4] - ow), min(window.block_rows, out.shape[3] - oh)
     lanes, taps, apart = vector_lanes(out), window.total_planes * window.taps, out.strides[1] // out.itemsize
-    tiles, end = tables.tiles[len(EXTENTS) :], channel + channels
+    end = channel + channels
     steps, planes, plane_size = all_steps(window)
     while channel < end:
+        tiles = tables.tiles[(1 if ready else 2) * len(EXTENTS) :]
         kind = 0 if end - channel >= CHANNELS else 1 if end - channel >= FEW_CHANNELS else 2
         for row in range(rows):
             p = 0
             while p < columns:
                 vectors = min(VECTORS, (columns - p + lanes - 1) // lanes)
+                origin = 0 if ready else address_of(x[0, od, oh + row, ow + p :])
                 call_tile(
                     tiles[VECTORS * kind + VECTORS - vectors],
                     weight[channel * taps :],
@@ -267,8 +291,8 @@ def finish(
                     out[n, channel, od, oh + row, ow + p :],
                     apart,
                     1,
-                    0,
-                    0,
+                    origin,
+                    x.strides[0],
                     0,
                     bias[channel:],
                     blocks.relu,
@@ -277,6 +301,7 @@ def finish(
                 )
                 p += vectors * lanes
         channel += CHANNELS if kind == 0 else FEW_CHANNELS if kind == 1 else 1
+        ready = 1
 
 
 @njit()

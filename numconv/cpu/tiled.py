@@ -35,6 +35,7 @@ from .simd.ir import contiguous, vectors_fit
 from .simd.shares import Share, njit
 from .tile_choice import SHAPES, Choice, busiest, choices, far_bytes, in_place, task_cycles
 from .window import WINDOW_BYTES, Ahead, Tables, Window, clear_gaps, fill, input_as_window, read_by, window
+from .window_axes import meets_in_turn
 
 NAME = "tiled"
 REPRODUCIBLE = True
@@ -114,8 +115,7 @@ def _flat(problem: Problem, machine: Machine) -> Problem:
     """The same Problem along one axis, where that is one, a kernel of one tap that meets every pixel in turn, and is
     less work: on maps of 7x7 tiles take two rows at a time.
     """
-    plain = all(step == 1 for step in problem.stride) and not any(map(any, problem.padding))
-    if math.prod(problem.kernel) > 1 or not plain or problem.rank == 1:
+    if problem.rank == 1 or not meets_in_turn(problem):
         return problem
 
     def cycles(one: Problem) -> int:
@@ -297,13 +297,19 @@ def correlate_block(
         if window.in_place:
             panel = x.reshape(x.size)[(od * x.shape[2] + oh * window.stride_h) * x.shape[3] + ow * window.stride_w :]
     if not single or taps == 0:
-        totals[:] = 0
+        # The sums, too: those behind a group's last channel, which no tile writes, are added to their totals.
+        scratch[: size if single else 2 * size] = 0
     for plane in range(0, window.total_planes, window.planes):
         planes = min(window.planes, window.total_planes - plane)
-        if not filled and not window.in_place:
+        finishing = weight.ndim == 1 and pixel_tiles.can_finish(out, tables, window)
+        ready = filled or window.in_place
+        if not ready and not (finishing and pixel_tiles.can_copy(x, tables)):
             fill(room, x, plane, planes, od, oh, ow, tables, window)
-        if weight.ndim == 1 and pixel_tiles.can_finish(out, tables, window):
-            pixel_tiles.finish(out, weight, bias, n, channel, channels, panel, od, oh, ow, tables, window, blocks)
+            ready = 1
+        if weight.ndim == 1 and finishing:
+            pixel_tiles.finish(
+                out, x, weight, bias, n, channel, channels, ready, panel, od, oh, ow, tables, window, blocks
+            )
             return
         if weight.ndim == 2 and not contiguous(out) and channel_tiles.can_finish(out, tables, window):
             channel_tiles.finish(out, weight, bias, n, channel, channels, panel, od, oh, ow, tables, window, blocks)

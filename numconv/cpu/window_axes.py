@@ -99,9 +99,13 @@ def lies_in_place(problem: Problem, rows: int, columns: int, step: int) -> bool:
     is contiguous: one tap meets each pixel in turn, and no tile ends beyond the input.
     """
     out_h = (1, *problem.out_spatial)[-2]
-    in_turn = math.prod(problem.kernel) == 1 and all(step == 1 for step in problem.stride)
-    unpadded = not any(map(any, problem.padding))
-    return readable(problem) and in_turn and unpadded and out_h % rows == columns % step == 0
+    return readable(problem) and meets_in_turn(problem) and out_h % rows == columns % step == 0
+
+
+def meets_in_turn(problem: Problem) -> bool:
+    """Whether one tap meets each pixel in turn."""
+    one_tap = math.prod(problem.kernel) == 1 and all(step == 1 for step in problem.stride)
+    return one_tap and not any(map(any, problem.padding))
 
 
 def tap_ranges(problem: Problem) -> tuple[Array, Array]:

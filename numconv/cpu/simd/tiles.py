@@ -46,7 +46,15 @@ SEVERAL = 4
 
 
 def _define_tile(
-    module: Any, groups: int, run: int, width: int, vector: Any, by_table: bool, finishing: bool, skips: Skips
+    module: Any,
+    groups: int,
+    run: int,
+    width: int,
+    vector: Any,
+    by_table: bool,
+    finishing: bool,
+    copying: bool,
+    skips: Skips,
 ) -> Any:
     """The register tile.
 
@@ -61,11 +69,12 @@ def _define_tile(
     the table, each plane asks for a cache line, or where `several` for SEVERAL, that will be read later, from address
     `ahead` on, `ahead_gap` bytes from plane to plane; 0: for none.
     A finishing tile begins at zero, and what it stores, of so many rows and columns at most, has the activation and the
-    bias of its channel, which is a row, or, with the scalars found by the table, a column. The steps are a multiple of
-    the number of skips.
+    bias of its channel, which is a row, or, with the scalars found by the table, a column. A copying tile reads its
+    columns elsewhere, from address `ahead` on, `ahead_gap` bytes from step to step, and stores them where they should
+    have been found. The steps are a multiple of the number of skips.
     """
     height = groups * run
-    kind = ("table" if by_table else "step") + "_finishing" * finishing
+    kind = ("table" if by_table else "step") + "_finishing" * finishing + "_copying" * copying
     kind += "".join(f"_{first}_{last}" for first, last in skips)
     name = f"numconv_tile_{groups}x{run}x{width}_{kind}_v{vector.count}x{itemsize(vector)}"
     pointer, size = vector.element.as_pointer(), vector.count
@@ -79,8 +88,9 @@ def _define_tile(
         function.append_basic_block(block) for block in ("resume", "begin", "plane", "step", "planed", "end")
     )
     multiply_add = fused(builder, vector)
-    # An address that is not mapped would cost a walk through the page tables.
-    ahead = builder.select(builder.icmp_signed("==", ahead, INT64(0)), builder.ptrtoint(sums, INT64), ahead)
+    if by_table:
+        # An address that is not mapped would cost a walk through the page tables.
+        ahead = builder.select(builder.icmp_signed("==", ahead, INT64(0)), builder.ptrtoint(sums, INT64), ahead)
     places = [
         at(builder, sums, builder.mul(INT64(row), sums_pitch), INT64(column * size))
         for row in range(height)
@@ -123,13 +133,21 @@ def _define_tile(
     before_steps = builder.block
 
     builder.position_at_end(body)
-    step, cursor = builder.phi(INT64), builder.phi(pointer)
+    step, cursor, origin = builder.phi(INT64), builder.phi(pointer), builder.phi(INT64)
     totals = [builder.phi(vector) for _ in places]
-    results, moved = list(totals), cursor
+    results, moved, copied = list(totals), cursor, origin
     for number, (before, behind) in enumerate(skips):
         found = at(builder, base, builder.load(at(builder, table, step, INT64(number))))
         scalars_at, columns_at = (found, moved) if by_table else (moved, found)
-        right = [load(builder, vector, at(builder, columns_at, INT64(column * size))) for column in range(width)]
+        right_at = [at(builder, columns_at, INT64(column * size)) for column in range(width)]
+        if copying:
+            there = builder.inttoptr(copied, pointer)
+            right = [load(builder, vector, at(builder, there, INT64(column * size))) for column in range(width)]
+            for value, place in zip(right, right_at, strict=True):
+                store(builder, value, place)
+            copied = builder.add(copied, ahead_gap)
+        else:
+            right = [load(builder, vector, place) for place in right_at]
         for group in range(groups):
             address = at(builder, scalars_at, group_offsets[group])
             for place in range(run - behind):
@@ -149,7 +167,7 @@ def _define_tile(
     next_plane = builder.add(plane, INT64(1))
     next_found = at(builder, base, plane_size)
     next_first = at(builder, moved, gap)
-    next_line = builder.add(line, ahead_gap)
+    next_line = copied if copying else builder.add(line, ahead_gap)
     builder.cbranch(builder.icmp_signed("<", next_plane, planes), plane_body, end)
 
     outer = [(plane, INT64(0), next_plane), (base, found_base, next_found), (first, next_base, next_first)]
@@ -159,6 +177,7 @@ def _define_tile(
     for phi, initial, value in [
         (step, INT64(0), following),
         (cursor, first, moved),
+        (origin, line, copied),
         *zip(totals, plane_totals, results, strict=True),
     ]:
         phi.add_incoming(initial, before_steps)
@@ -203,33 +222,49 @@ def _define_tile(
 
 @intrinsic
 def define_tile(
-    typing_context: Any, extents: Any, skips: Any, by_table: Any, finishing: Any, zero: Any, operands: Any
+    typing_context: Any,
+    extents: Any,
+    skips: Any,
+    by_table: Any,
+    finishing: Any,
+    copying: Any,
+    zero: Any,
+    operands: Any,
 ) -> Any:
     """Run a register tile of extents (groups, run, vectors) and skips, lengths of tuples, and of the dtype of `zero`.
 
-    `by_table` is a tuple, empty where the columns are found by the table, and `finishing` one that is not empty where
-    the tile finishes its sums. The operands lie at an address.
+    `by_table` is a tuple, empty where the columns are found by the table, and `finishing` and `copying` are not empty
+    where the tile finishes its sums and copies its columns. The operands lie at an address.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         groups, run, vectors = (len(extent) for extent in extents)
-        vector, flags = vector_type(zero), (len(by_table) > 0, len(finishing) > 0)
+        vector = vector_type(zero)
+        table, finishes, copies = (len(flag) > 0 for flag in (by_table, finishing, copying))
         left_out = tuple((len(first), len(last)) for first, last in skips)
-        call_own(builder, _define_tile(builder.module, groups, run, vectors, vector, *flags, left_out), args[5])
+        extent = groups, run, vectors
+        call_own(builder, _define_tile(builder.module, *extent, vector, table, finishes, copies, left_out), args[6])
         return context.get_dummy_value()
 
-    return types.void(extents, skips, by_table, finishing, zero, types.intp), generate
+    return types.void(extents, skips, by_table, finishing, copying, zero, types.intp), generate
 
 
 @functools.lru_cache(maxsize=256)
 def tile(
-    groups: int, run: int, vectors: int, dtype: np.dtype[Any], by_table: bool, finishing: bool, skips: Skips = NOTHING
+    groups: int,
+    run: int,
+    vectors: int,
+    dtype: np.dtype[Any],
+    by_table: bool,
+    finishing: bool,
+    skips: Skips = NOTHING,
+    copying: bool = False,
 ) -> Native:
     """A register tile, to be called by `call_tile`."""
     extents = (0,) * groups, (0,) * run, (0,) * vectors
     left_out = tuple(((0,) * first, (0,) * last) for first, last in skips)
-    table, ends, zero = (0,) * by_table, (0,) * finishing, dtype.type(0)
-    return Native(lambda operands: define_tile(extents, left_out, table, ends, zero, operands))
+    flags, zero = ((0,) * by_table, (0,) * finishing, (0,) * copying), dtype.type(0)
+    return Native(lambda operands: define_tile(extents, left_out, *flags, zero, operands))
 
 
 @intrinsic
@@ -266,7 +301,7 @@ def call_tile(
     sums[row, vector] += scalars[table[step] + row's place] * columns[step * pace + vector].
 
     `ahead` is an address, `ahead_gap` counts bytes, `several` is a flag. Only a finishing tile has the bias and
-    what follows it.
+    what follows it; a copying one has the columns ahead.
     """
     intp = types.intp
     integers = (intp,) * 5
