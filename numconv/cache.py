@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,20 @@ _event: Any = numba.core.event
 COMPILED = "numconv:compiled"
 
 
+# When this process began to read the package, of which it imports parts later.
+IMPORTED = time.time()
+
+
 @functools.lru_cache(maxsize=1)
 def package_stamp() -> str:
-    """A digest of the package's sources."""
+    """A digest of the package's sources. One that was written since they were imported may not be what runs here: then
+    no other process has the same stamp.
+    """
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
+        if path.stat().st_mtime > IMPORTED:
+            digest.update(uuid.uuid4().bytes)
     return digest.hexdigest()
 
 

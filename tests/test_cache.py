@@ -64,6 +64,14 @@ def test_an_edit_of_any_file_compiles_anew(run_python, package, name):
     assert run_python(SCRIPT, package=package) == f"{RIGHT} 0 1\n"
 
 
+def test_what_ran_before_an_edit_is_not_kept_as_what_runs_after_it(run_python, package):
+    """A process that has imported the sources, and compiles when they are others."""
+    later = "import numconv.cpu.simd.native as native, pathlib, time\ntime.sleep(0.05)\n"
+    later += "path = pathlib.Path(native.__file__)\npath.write_text(path.read_text().replace('(0.999,', '(0.5,'))\n"
+    assert run_python(later + SCRIPT, package=package) == f"{RIGHT} 0 1\n"
+    assert run_python(SCRIPT, package=package) == f"{4 * (66 * 0.5 + 12 * 0.001)} 0 1\n"
+
+
 def test_an_index_of_another_numconv_is_not_read(run_python, package):
     run_python(SCRIPT, package=package)
     for index in package.rglob("*.nbi"):
