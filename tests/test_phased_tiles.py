@@ -168,3 +168,22 @@ def test_a_layer_is_one_launch_and_a_volume_one_for_each_depth(monkeypatch):
         launches.clear()
         calculated(problem, *arrays(problem), 1)
         assert len(launches) == count
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize(
+    ("x_shape", "weight_shape", "options"),
+    [
+        ((2, 3, 4, 20), (3, 1, 1, 3), {"stride": (1, 2), "dilation": (1, 3)}),
+        ((28, 15, 21), (28, 4, 7, 3), {"stride": 2, "groups": 4, "dilation": (1, 3)}),
+        ((1, 1, 2, 3, 4), (1, 1, 1, 1, 3), {"stride": (1, 1, 2), "dilation": (1, 1, 3)}),
+    ],
+    ids=str,
+)
+def test_sums_that_rows_of_a_window_share_get_their_bias_once(x_shape, weight_shape, options, activation):
+    """A phase of one tap with padding on both sides: the ends of its rows are the same zeros."""
+    function = nc.conv_transpose3d if len(weight_shape) == 5 else nc.conv_transpose2d
+    weight = np.zeros(weight_shape, np.float32)
+    bias = np.ones(weight_shape[1] * options.get("groups", 1), np.float32)
+    result = function(np.ones(x_shape, np.float32), weight, bias, activation=activation, method="tiled", **options)
+    assert (result == 1).all()

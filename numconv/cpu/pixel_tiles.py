@@ -343,5 +343,7 @@ def store(
             if step == 1:
                 copy_finish(source, place, columns, bias[channel + c], blocks.relu, ahead)
             else:
-                copy_finish(source, source, columns, bias[channel + c], blocks.relu, 0)
+                # Rows may share a few sums, which the row above has finished.
+                done = max(columns - window.pitch, 0) if row else 0
+                copy_finish(source[done:], source[done:], columns - done, bias[channel + c], blocks.relu, 0)
                 spread_rows(place, 0, step, source, 0, 1, columns, ahead)
