@@ -64,14 +64,14 @@ def windows_of(
                 f"padding is {cross(pads)}, but it may be half the window at most, which spans {reach}",
                 line,
             )
-        if length + 2 * p < reach:
+        count = (length + 2 * p - reach + (s - 1 if ceil_mode else 0)) // s + 1
+        if count < 1:
             refuse(
                 ValueError,
                 f"the window spans {reach} with its dilation, but the padded input has only {length + 2 * p}: pad more"
                 f" or take a smaller window",
                 line,
             )
-        count = (length + 2 * p - reach + (s - 1 if ceil_mode else 0)) // s + 1
         # The last window must start in the input or in the padding before it.
         out.append(count - (ceil_mode and (count - 1) * s >= length + p))
     return Windows(spatial, size, steps, pads, apart, tuple(out), None if layout == "NCHW" else channels)

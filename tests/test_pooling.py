@@ -345,6 +345,16 @@ def test_a_mistake_is_one_sentence(call, kind, text):
     assert str(caught.value) == text
 
 
+def test_a_window_larger_than_the_input_is_kept_where_it_ends_beyond():
+    """As in torch: the only one, and the mean over what there is."""
+    x = np.arange(1.0, 5.0)[None]
+    assert nc.max_pool1d(x, 5, ceil_mode=True).tolist() == [[4]]
+    assert nc.avg_pool1d(x, 5, ceil_mode=True).tolist() == [[2.5]]
+    assert nc.max_pool1d(x, 3, 2, dilation=2, ceil_mode=True).tolist() == [[3]]
+    with pytest.raises(ValueError, match="the window spans 5"):
+        nc.max_pool1d(x, 5, 1, ceil_mode=True)
+
+
 def test_a_window_that_meets_padding_alone_has_no_place():
     best, places = nc.max_pool1d(np.ones((1, 1)), 2, padding=1, dilation=2, return_indices=True)
     assert best.tolist() == [[-np.inf]]
