@@ -134,6 +134,13 @@ def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str |
     return reason
 
 
+def _unwanted(method: Method, wish: Wish) -> bool:
+    """Whether the caller's wishes alone exclude a method: to ask it for its own reason can take longer than a call."""
+    if wish.method != "auto":
+        return wish.method != method.NAME
+    return (wish.reproducible and not method.REPRODUCIBLE) or (wish.rtol is None and method.NEEDS_RTOL)
+
+
 def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ...]:
     """What the planner thinks of each method."""
     found = []
@@ -191,6 +198,8 @@ def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
     best: tuple[float, Method] | None = None
     refusal = ""
     for method in _offers(problem, on, wish, prepared):
+        if _unwanted(method, wish):
+            continue
         reason = _refusal(method, problem, on, wish)
         if reason is None:
             preparing, running = seconds(method.work(problem, on), on)

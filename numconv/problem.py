@@ -262,6 +262,16 @@ def padded_indices(size: int, pair: tuple[int, int], mode: str) -> Array:
     return np.pad(np.arange(size), pair, known, **outside)
 
 
+def border_indices(size: int, pair: tuple[int, int], mode: str) -> Array:
+    """The first and the last of `padded_indices`, for what is padded before and behind the axis, and none between."""
+    # What padding repeats lies no further from an end than it is long.
+    near = max(pair) + 1
+    short = min(size, 2 * near)
+    padded = padded_indices(short, pair, mode)
+    found = np.concatenate([padded[: pair[0]], padded[pair[0] + short :]])
+    return np.where(found >= near, found + (size - short), found)
+
+
 def cross(values: Sequence[int]) -> str:
     return "x".join(map(str, values)) if len(values) else "scalar"
 

@@ -146,6 +146,8 @@ def padding_pairs(
         )
     if min(map(min, pairs)) < 0 and not crops:
         refuse(ValueError, f"padding is {value!r}, but it cannot be negative: slice the input instead", line)
+    if max(map(max, pairs)) >= 2**40:
+        refuse(ValueError, f"padding is {value!r}, but each side must be below 2**40, which no memory holds", line)
     return pairs
 
 

@@ -159,6 +159,11 @@ OPTIONS = [
     error(TypeError, "stride is True, but it takes an integer: pass 1 if that is meant", conv(stride=True)),
     error(ValueError, f"dilation is 0, but every dilation must be at least 1 {LINE}", conv(dilation=0)),
     error(TypeError, "dilation is 2.0 of type float, but it takes an integer: round it first", conv(dilation=(1, 2.0))),
+    error(
+        ValueError,
+        f"padding is {2**40}, but each side must be below 2**40, which no memory holds {LINE}",
+        conv(padding=2**40),
+    ),
     error(ValueError, f"padding is -1, but it cannot be negative: slice the input instead {LINE}", conv(padding=-1)),
     error(
         ValueError,

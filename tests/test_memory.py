@@ -91,6 +91,24 @@ def test_a_call_allocates_no_more_than_that(method, name):
     assert planned.scratch_bytes <= allowed
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+@pytest.mark.parametrize("options", [{}, {"padding": 3, "padding_mode": "reflect"}, {"method": "loops"}], ids=str)
+def test_a_long_signal_leaves_nothing_behind(options, dtype):
+    """Tables as long as an axis took eight times the memory of the signal itself, and stayed there."""
+    weight, sizes = np.ones((1, 1, 9), dtype), range(2_000_000, 2_000_003)
+    nc.conv1d(np.ones((1, 1, 1_000_000), dtype), weight, **options)
+    tracemalloc.start()
+    try:
+        for size in sizes:
+            nc.conv1d(np.ones((1, 1, size), dtype), weight, **options)
+        held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    moved = 2 * sizes[-1] * np.dtype(dtype).itemsize
+    assert held < MIB
+    assert most < moved * 5 // 4 + 16 * MIB
+
+
 def test_the_peak_sees_what_a_call_allocates():
     assert peak(lambda: np.ones(MIB, np.uint8) + 1) >= 2 * MIB
 

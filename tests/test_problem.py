@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from exact import starts_afresh
 
-from numconv.problem import SEGMENT
+from numconv.problem import PADDING_MODES, SEGMENT, border_indices, padded_indices
 from numconv.validate import accumulator_dtype, canonical, describe
 
 F4 = np.dtype(np.float32)
@@ -223,3 +223,12 @@ def test_a_pickled_problem_is_the_same_key_in_another_process(run_python, tmp_pa
         environment={"PYTHONHASHSEED": "1"},
     )
     assert printed == "True\n"
+
+
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("pair", [(0, 0), (1, 2), (3, 0), (0, 5), (9, 4), (17, 23)], ids=str)
+def test_a_border_is_a_padded_axis_without_the_axis(mode, pair):
+    for size in (1, 2, 5, 10, 11, 40, 100):
+        whole = padded_indices(size, pair, mode)
+        border = np.delete(whole, slice(pair[0], pair[0] + size))
+        np.testing.assert_array_equal(border_indices(size, pair, mode), border)

@@ -14,10 +14,11 @@ from golden import run
 from numconv import jit
 from numconv.cpu import channel_runs, loops, pixel_tiles, tiled
 from numconv.cpu.channel_tiles import weights_of
+from numconv.cpu.operands import padded_axes
 from numconv.cpu.simd.ir import WIDE
 from numconv.cpu.simd.tiles import SEVERAL, tile
 from numconv.cpu.tile_choice import Choice, far_bytes
-from numconv.cpu.window import input_as_window
+from numconv.cpu.window import input_as_window, row_runs
 from numconv.machine import machine
 from numconv.testing import CASES, EDGES, RESNET50, Case, arrays
 
@@ -345,3 +346,17 @@ def test_no_row_is_left_to_tiles_that_wait_or_waste(columns):
 @pytest.mark.parametrize("extents", DENSE, ids=str)
 def test_no_tile_that_ships_spills_a_vector(extents, dtype):
     assert spill(tile(*extents[:3], np.dtype(dtype), *extents[3:]), multiply_adds(*extents)) is None
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_runs_of_rows_are_as_long_as_their_sources_follow_one_another(mode, step):
+    for height, padding in ((1, 0), (4, 1), (9, (3, 5)), (30, 2)):
+        pair = (padding, padding) if isinstance(padding, int) else padding
+        options = {"padding": (pair, (0, 0)), "padding_mode": mode}
+        problem = Case("map", (1, 1, height, 3), (1, 1, 1, 1), options).problem(np.float32)
+        sources = padded_axes(problem)[1]
+        for first, length in enumerate(row_runs(problem, step)):
+            rows = sources[first::step]
+            together = [b == (a + step if a >= 0 else -1) for a, b in itertools.pairwise(rows)]
+            assert length == 1 + next((i for i, yes in enumerate(together) if not yes), len(together))

@@ -11,6 +11,9 @@ from ..problem import Problem
 from .simd.shares import Share, counted, njit, portion
 from .window import Window
 
+# Sizes of blocks are no nearer to one another than such a share of them.
+APART = 32
+
 
 class Blocks(NamedTuple):
     """How the output falls into tasks: (image, group, channels, plane, rows, columns), columns fastest.
@@ -38,6 +41,19 @@ class Blocks(NamedTuple):
     panel: int = 0
     first_weight: int = 0
     far: int = 0
+
+
+def even_sizes(length: int, most: int | None = None) -> list[int]:
+    """Sizes of blocks, `most` at most, that cut an axis into even parts, the largest first: all there are, or, of more
+    than some, those that are a few percent apart.
+    """
+    size, found = min(length, most or length), []
+    while size > 0:
+        # The largest block of no fewer parts.
+        parts = -(-length // size)
+        found.append(-(-length // parts))
+        size = found[-1] - max(1, found[-1] // APART)
+    return found or [1]
 
 
 def tasks(problem: Problem, rows: int, columns: int, channels: int) -> int:

@@ -24,7 +24,7 @@ from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import SEGMENT, Problem
 from . import channel_lanes
-from .blocks import Blocks, blocks, locate, take, tasks
+from .blocks import Blocks, blocks, even_sizes, locate, take, tasks
 from .operands import (
     CACHE_LINE,
     biases,
@@ -186,11 +186,10 @@ def _rows(problem: Problem, machine: Machine) -> int:
     Never a window of a whole large image: it would be a copy of it.
     """
     out_h = (1, *problem.out_spatial)[-2]
-    choices = sorted({-(-out_h // part) for part in range(1, out_h + 1)}, reverse=True)
     # What a thread may take, less the rest of a cache line.
     left = allowed_scratch(problem, machine) // machine.threads
     left -= (_beside_window(problem, machine) + CACHE_LINE) * problem.accumulator.itemsize
-    small = [rows for rows in choices if _window_size(problem, rows) <= min(LARGEST_WINDOW, left)]
+    small = [rows for rows in even_sizes(out_h) if _window_size(problem, rows) <= min(LARGEST_WINDOW, left)]
     return min(small or [1], key=lambda rows: _busiest(problem, machine, rows))
 
 

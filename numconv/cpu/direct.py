@@ -58,6 +58,7 @@ def launch(problem: Problem, pixels: int, channels: int) -> tuple[Array, Array]:
         dilation_d=dilation_d,
         dilation_h=dilation_h,
         dilation_w=dilation_w,
+        before_w=problem.padding[-1][0],
         block_pixels=pixels,
         block_channels=channels,
         relu=int(problem.activation == "relu"),

@@ -45,7 +45,7 @@ from ..accuracy import LAMBDA
 from ..machine import Machine
 from ..method import Array, Work
 from ..problem import Problem
-from .operands import biases, padded_axes, three, three_axes
+from .operands import biases, bordered_axes, three, three_axes
 from .overlap import (
     Tiling,
     fitting,
@@ -224,8 +224,8 @@ class _Correlation:
         self.bias = prepared.bias.reshape(groups, -1)
         self.flags = np.zeros((batch, *tiling.counts), np.uint8)
         self.least = _least(problem, tiling, self.spectrum.real.dtype)
-        depth, height, width = padded_axes(problem)
-        self.tables, self.padding = (depth, height, width), np.array([problem.padding_value], problem.accumulator)
+        depth, height, border = bordered_axes(problem)
+        self.tables, self.padding = (depth, height, border), np.array([problem.padding_value], problem.accumulator)
         self.steps = np.multiply(tiling.outputs, three(problem, "stride"))
         self.rows = tuple(length for axis, length in enumerate(tiling.lengths) if axis not in tiling.axes)
         self.sides = _along(tiling, tiling.lengths)

@@ -31,7 +31,7 @@ from ..accuracy import summed_bound, summed_expected
 from ..machine import Machine
 from ..method import Array, Work, allowed_scratch
 from ..problem import Problem
-from .blocks import blocks, tasks
+from .blocks import blocks, even_sizes, tasks
 from .operands import CACHE_LINE, best_that_fits, biases, no_room, no_vectors, three_axes
 from .pixel_tiles import kinds
 from .repair import repair
@@ -261,11 +261,10 @@ def _choices(problem: Problem, outputs: int) -> list[Choice]:
     tall, wide = (-(-pixels // outputs) for pixels in problem.out_spatial[-2:])
     units = max(1, -(-(problem.out_channels // problem.groups) // UNIT))
     channels = sorted({-(-units // part) * UNIT for part in PARTS}, reverse=True)
-    rows, columns = ({-(-size // part) for part in range(1, max(2, size + 1))} for size in (tall, wide))
-    sizes = [(r, c) for r in sorted(rows, reverse=True) for c in sorted(columns, reverse=True)]
     a_tile = (outputs + TAPS - 1) ** 2 * total_planes(problem) * problem.accumulator.itemsize
     most = max(1, TRANSFORMED_BYTES // a_tile)
-    return [Choice(*size, co) for size in sizes if math.prod(size) <= most for co in channels]
+    sizes = [(r, c) for r in even_sizes(tall, most) for c in even_sizes(wide, most // r)]
+    return [Choice(*size, co) for size in sizes for co in channels]
 
 
 def _busiest(problem: Problem, machine: Machine, outputs: int, choice: Choice) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..machine import Machine
 from ..method import Array, allowed_scratch
-from ..problem import Problem, padded_indices
+from ..problem import Problem, border_indices, padded_indices
 
 Choice = TypeVar("Choice")
 
@@ -49,6 +49,13 @@ def padded_axes(problem: Problem) -> list[Array]:
     """For each of three axes, the input index of each padded index, -1 in constant padding."""
     sides = zip(three(problem, "spatial"), three(problem, "padding", (0, 0)), strict=True)
     return [padded_indices(size, pair, problem.padding_mode) for size, pair in sides]
+
+
+def bordered_axes(problem: Problem) -> list[Array]:
+    """The same, but of the last axis, which may be long, its border alone: indices before the input and behind it."""
+    *sides, last = zip(three(problem, "spatial"), three(problem, "padding", (0, 0)), strict=True)
+    whole = [padded_indices(size, pair, problem.padding_mode) for size, pair in sides]
+    return [*whole, border_indices(*last, problem.padding_mode)]
 
 
 def biases(problem: Problem, bias: Array | None) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..method import Array
 from ..problem import Problem
-from .operands import padded_axes
+from .operands import bordered_axes
 from .simd.shares import njit
 
 
@@ -34,33 +34,34 @@ class Geometry(NamedTuple):
     dilation_d: int
     dilation_h: int
     dilation_w: int
+    before_w: int
     block_pixels: int
     block_channels: int
     relu: int
 
 
 class Sources(NamedTuple):
-    """For each axis, position in the padded input -> position in the input, or -1 in constant padding. One axis each,
-    so that one compiled kernel fits all.
+    """For each axis, position in the padded input -> position in the input, or -1 in constant padding; of the last one,
+    for what lies before and behind the input alone. One axis each, so that one compiled kernel fits all.
 
     interior: for each column tap first and end of the output columns whose input column is not in the padding.
     """
 
     depth: Array
     height: Array
-    width: Array
+    border: Array
     interior: Array
 
 
 def find_sources(problem: Problem) -> Sources:
     """The Sources of a Problem."""
-    depth, height, width = padded_axes(problem)
+    depth, height, border = bordered_axes(problem)
     (before, _), size = problem.padding[-1], problem.spatial[-1]
     first = before - problem.dilation[-1] * np.arange(problem.kernel[-1])
     # Output column j reads padded column j*stride + tap*dilation: inside from `first` on, for `size` columns.
     edges = np.stack([first, first + size], axis=1)
     interior = np.clip(-(-edges // problem.stride[-1]), 0, problem.out_spatial[-1])
-    return Sources(depth, height, width, interior.reshape(-1))
+    return Sources(depth, height, border, interior.reshape(-1))
 
 
 @njit()
@@ -85,9 +86,8 @@ def fill(
         channel = x[first_channel + ci]
         planes = sources.depth[kd * geometry.dilation_d :: geometry.stride_d]
         rows = sources.height[kh * geometry.dilation_h :: geometry.stride_h]
-        columns = sources.width[kw * geometry.dilation_w :: geometry.stride_w]
-        interior = sources.interior[2 * kw], sources.interior[2 * kw + 1]
-        gather(panel[t], pixels, channel, planes, rows, columns, interior, outside, od, oh, ow, geometry)
+        shift, interior = kw * geometry.dilation_w, (sources.interior[2 * kw], sources.interior[2 * kw + 1])
+        gather(panel[t], pixels, channel, planes, rows, sources.border, shift, interior, outside, od, oh, ow, geometry)
         kw += 1
         if kw == geometry.kernel_w:
             kw = 0
@@ -107,7 +107,8 @@ def gather(
     x: Array,
     depth: Array,
     height: Array,
-    width: Array,
+    border: Array,
+    shift: int,
     interior: tuple[int, int],
     outside: Any,
     od: int,
@@ -115,13 +116,12 @@ def gather(
     ow: int,
     geometry: Geometry,
 ) -> None:
-    """One row of the panel, from output pixel (od, oh, ow) on; x is (d, h, w), and depth, height and width lead from
-    the output's positions to the input's. Of each output row, the interior is a plain copy and the ends go through
-    the table, where -1 stands for the value `outside`.
+    """One row of the panel, from output pixel (od, oh, ow) on; x is (d, h, w), and depth and height lead from the
+    output's positions to the input's. Output column o meets padded column o*stride + shift. Of each output row, the
+    interior is a plain copy and the ends go through the border, where -1 stands for the value `outside`.
     """
     first, end = interior
-    # In the interior, output column o meets input column o*stride + shift.
-    shift = width[min(first, len(width) - 1)] - first * geometry.stride_w
+    inside = shift - geometry.before_w
     start = 0
     while start < pixels:
         stop = min(pixels, start + geometry.out_w - ow)
@@ -133,16 +133,16 @@ def gather(
             to_column = ow - start
             low = min(max(first - to_column, start), stop)
             high = max(min(end - to_column, stop), low)
-            gather_ends(target, row, width, outside, start, low, to_column)
+            gather_ends(target, row, border, outside, start, low, to_column, shift, 0, geometry)
             if geometry.stride_w == 1:
                 part = target[low:high]
-                middle = row[shift + to_column + low :]
+                middle = row[inside + to_column + low :]
                 for j in range(len(part)):
                     part[j] = middle[j]
             else:
                 for j in range(low, high):
-                    target[j] = row[shift + (to_column + j) * geometry.stride_w]
-            gather_ends(target, row, width, outside, high, stop, to_column)
+                    target[j] = row[inside + (to_column + j) * geometry.stride_w]
+            gather_ends(target, row, border, outside, high, stop, to_column, shift, x.shape[2], geometry)
         start = stop
         ow = 0
         oh += 1
@@ -152,10 +152,21 @@ def gather(
 
 
 @njit()
-def gather_ends(target: Array, row: Array, width: Array, outside: Any, first: int, end: int, to_column: int) -> None:
-    """The padding beside an input row, column by column through the table."""
+def gather_ends(
+    target: Array,
+    row: Array,
+    border: Array,
+    outside: Any,
+    first: int,
+    end: int,
+    to_column: int,
+    shift: int,
+    passed: int,
+    geometry: Geometry,
+) -> None:
+    """The padding on one side of an input row, `passed` columns of which lie before it, by the table of the border."""
     for j in range(first, end):
-        source = width[to_column + j]
+        source = border[shift + (to_column + j) * geometry.stride_w - passed]
         # Two assignments: one of either value would meet uint64 in float64.
         if source >= 0:
             target[j] = row[source]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..machine import Machine
 from ..problem import Problem
 from . import channel_tiles, pixel_tiles
-from .blocks import share_costs, tasks
+from .blocks import even_sizes, share_costs, tasks
 from .channel_runs import reads_inside, run_length
 from .window import WINDOW_BYTES
 from .window_axes import copy_cycles, lies_in_place, phases, pitch, total_planes, window_elements
@@ -33,9 +33,9 @@ SUMS_BYTES = 512 << 10
 FAR_COPY = 2
 # The part of a copy that inputs cost which tiles read where they lie, as they come from beyond the second-level cache.
 UNCOPIED = 5
-# How many times as long a copy takes that tiles do not make while they add up: 1x1 layers of 256 -> 64 channels at
-# 56x56 and of 512 -> 128 at 28x28 ran 1.08 and 1.2 times as fast with theirs.
-COPIED_BY_TILES = 2
+# How many times as long a copy takes that tiles do not make while they add up, and of how many channels, so that such
+# tiles are few: 1x1 layers of 512 -> 128 channels at 28x28 ran 1.16 times as fast with theirs.
+COPIED_BY_TILES, MANY_CHANNELS = 2, 128
 # Places of the second-level cache that a line may take.
 WAYS = 16
 # Cycles that a vector of sums takes to be stored and loaded again, where a window does not hold all planes.
@@ -67,7 +67,7 @@ def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
     # Short rows only where there would be too few tasks, or too much scratch.
     uncut = shape.UNCUT_COLUMNS if machine.workspace is None else SPARING_COLUMNS
     parts = max(-(-out_w // uncut), machine.threads // max(1, tasks(problem, 1, out_w, step)))
-    parted = {-(-out_w // part) for part in range(1, parts + 1)}
+    parted = {size for size in even_sizes(out_w, shape.MAX_PIXELS) if size >= -(-out_w // max(1, parts))}
     if problem.rank == math.prod(problem.kernel) == 1:
         # Such blocks share no inputs: all but the last may be of whole tiles.
         tile = shape.VECTORS * machine.lanes(problem.accumulator)
@@ -77,9 +77,8 @@ def choices(problem: Problem, machine: Machine, name: str) -> list[Choice]:
     for c in columns:
         width = pitch(problem, c, True) if shape.PHASED else c
         most = max(1, shape.MAX_PIXELS // width)
-        if c == 1 or c <= shape.MAX_PIXELS:
-            rows = sorted({-(-out_h // part) for part in range(-(-out_h // most), out_h + 1)}, reverse=True)
-            found += [Choice(name, r, c, co) for r in rows for co in channels if r == 1 or r * c * co <= most_sums]
+        rows = even_sizes(out_h, most)
+        found += [Choice(name, r, c, co) for r in rows for co in channels if r == 1 or r * c * co <= most_sums]
     return found
 
 
@@ -104,8 +103,8 @@ def task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, colum
     if math.prod(problem.kernel) == 1:  # whose sums were measured with all that follows
         if there:
             copying = 0
-        elif shape == "pixels" and pixel_tiles.copies(problem, rows, columns):
-            copying //= COPIED_BY_TILES
+        elif shape == "pixels" and channels >= MANY_CHANNELS and pixel_tiles.copies(problem, rows, columns):
+            copying = copying * 3 // 5
         return TASK_COST + copying + adding
     reading = far_bytes(problem, machine, rows, columns, channels, problem.taps) // WEIGHT_BYTES
     if there:

@@ -64,15 +64,16 @@ def read(
     corners: Array,
     planes: Array,
     lines: Array,
-    columns: Array,
+    border: Array,
     padding: Array,
     buffer: Array,
     integers: Array,
 ) -> None:
     """The tiles, one or two, at some corners (tiles, 3) of the padded input, from x (groups, channels, d, h, w).
 
-    planes, lines and columns: the input index of each padded index, or -1. Behind the padded input's end lies padding,
-    which no output needs. buffer (parts, width): a row of each; a part without a tile is zeros.
+    planes and lines: the input index of each padded index, or -1; border: of the columns before and behind the input.
+    Behind the padded input's end lies padding, which no output needs. buffer (parts, width): a row of each; a part
+    without a tile is zeros.
     """
     rows = record(Rows, integers, 0)
     buffer[len(corners) :] = 0
@@ -86,7 +87,7 @@ def read(
                         if d < 0 or h < 0:
                             buffer[part] = padding[0]
                         else:
-                            read_row(buffer[part], x[group, channel, d, h], first, columns, padding, rows)
+                            read_row(buffer[part], x[group, channel, d, h], first, border, padding, rows)
                     place = group * rows.group_pitch + channel * rows.channel_pitch
                     join(room[place + plane * rows.depth_pitch + row * rows.row_pitch :], buffer, rows.column_pitch)
 
@@ -98,14 +99,14 @@ def at(table: Array, index: int) -> int:
 
 
 @njit()
-def read_row(target: Array, source: Array, first: int, columns: Array, padding: Array, rows: Rows) -> None:
+def read_row(target: Array, source: Array, first: int, border: Array, padding: Array, rows: Rows) -> None:
     """The row of a tile that begins at a padded column, from a row of the input."""
     width, step = rows.width, rows.step_w
     # Those from low to high lie in a row in the input.
     low = min(max(-((first - rows.first_column) // step), 0), width)
     high = min(max(-((first - rows.end_column) // step), low), width)
     for j in range(low):
-        index = at(columns, first + j * step)
+        index = at(border, first + j * step)
         target[j] = source[index] if index >= 0 else padding[0]
     inside, values = target[low:high], source[max(first + low * step - rows.first_column, 0) :]
     if step == 1:
@@ -114,8 +115,10 @@ def read_row(target: Array, source: Array, first: int, columns: Array, padding: 
     else:
         for j in range(len(inside)):
             inside[j] = values[j * step]
+    # In the border, what lies behind the input follows what lies before it.
+    first -= rows.end_column - rows.first_column
     for j in range(high, width):
-        index = at(columns, first + j * step)
+        index = at(border, first + j * step)
         target[j] = source[index] if index >= 0 else padding[0]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from ..aligned import LINE_BYTES
 from ..method import Array
 from ..problem import Problem
-from .operands import padded_axes, three
+from .operands import bordered_axes, three
 from .simd.copies import copy_rows, transpose_rows
 from .simd.ir import address_of, contiguous, floats_alike, vector_lanes, vectors_fit
 from .simd.shares import njit
@@ -70,9 +70,9 @@ class Window(NamedTuple):
 
 class Tables(NamedTuple):
     """offsets: [tap of a plane] in the window, or [plane] where a plane has one tap; the phases in use; the input
-    index of each padded index, or -1; for each padded row, how many rows from it on lie evenly in the input or in the
-    padding; for each output row, the first tap that meets the input and the tap behind the last; the value of constant
-    padding; tiles by address.
+    index of each padded index, or -1, of columns those of the border alone, before and behind the input; for each
+    padded row, how many rows from it on lie evenly in the input or in the padding; for each output row, the first tap
+    that meets the input and the tap behind the last; the value of constant padding; tiles by address.
     """
 
     offsets: Array
@@ -80,7 +80,7 @@ class Tables(NamedTuple):
     column_phases: Array
     depth: Array
     height: Array
-    width: Array
+    border: Array
     row_runs: Array
     first_tap: Array
     end_tap: Array
@@ -177,15 +177,15 @@ def window(
         period=period,
         segment=segment,
     )
-    depth, height, width = padded_axes(problem)
+    depth, height, border = _axes(problem)
     tables = Tables(
         np.array(taps) if len(taps) > 1 else taps[0] + plane_size * np.arange(planes),
         np.array(row_axis.used),
         np.array(column_axis.used),
         depth,
         height,
-        width,
-        _runs(height, row_axis.copy_step),
+        border,
+        row_runs(problem, row_axis.copy_step),
         *tap_ranges(problem),
         padding=float(problem.padding_value.real),
         tiles=np.zeros(0, np.int64),
@@ -193,13 +193,24 @@ def window(
     return geometry, tables
 
 
-def _runs(sources: Array, step: int) -> Array:
-    """How many of the indices i, i + step, ... have sources that are a step apart, or all -1."""
-    runs = np.ones(len(sources), np.int64)
-    for i in range(len(sources) - step - 1, -1, -1):
-        here, following = sources[i], sources[i + step]
-        if following == (here + step if here >= 0 else -1):
-            runs[i] += runs[i + step]
+@functools.lru_cache(maxsize=1024)
+def _axes(problem: Problem) -> list[Array]:
+    """Shared by all windows of a Problem, since an axis may be long."""
+    return bordered_axes(problem)
+
+
+@functools.lru_cache(maxsize=1024)
+def row_runs(problem: Problem, step: int) -> Array:
+    """How many of the padded rows i, i + step, ... have sources that are a step apart, or all -1."""
+    sources = _axes(problem)[1]
+    here, following = sources[: max(len(sources) - step, 0)], sources[step:]
+    together = np.append(
+        following == np.where(here >= 0, here + step, -1), np.zeros(len(sources) - len(here), np.bool_)
+    )
+    runs = np.empty(len(sources), np.int64)
+    for first in range(min(step, len(sources))):
+        places, last = np.arange(len(runs[first::step])), np.flatnonzero(~together[first::step])
+        runs[first::step] = last[np.searchsorted(last, places)] - places + 1
     return runs
 
 
@@ -335,14 +346,13 @@ def fill_rows(
                         line[j] = values[first + (j - low) * step]
                 line[high:] = 0
     if not window.zeros:
-        width = tables.width[min(column, len(tables.width)) :: step]
         for plane in range(planes):
             if padding:
                 for row in range(rows):
                     at = plane * size + row * window.pitch
                     target[at : at + window.columns] = tables.padding
             else:
-                fill_sides(target[plane * size :], x[ci + plane, d], h, rows, low, high, width, tables, window)
+                fill_sides(target[plane * size :], x[ci + plane, d], h, rows, low, high, column, tables, window)
 
 
 @njit()
@@ -353,15 +363,19 @@ def channels_are_neighbours(x: Array) -> bool:
 
 @njit()
 def fill_sides(
-    target: Array, x: Array, h: int, rows: int, low: int, high: int, width: Array, tables: Tables, window: Window
+    target: Array, x: Array, h: int, rows: int, low: int, high: int, column: int, tables: Tables, window: Window
 ) -> None:
-    """The padding beside the input, by the table of input columns; what is behind the padding is never used."""
+    """The padding beside the input, by the table of the border; what is behind the padding is never used."""
+    step, border = window.copy_step, tables.border
     for row in range(rows):
         line, source = target[row * window.pitch :], x[h + row * window.row_copy_step]
         for side in range(2):
-            first, end = (0, low) if side == 0 else (high, min(window.columns, len(width)))
-            for j in range(first, end):
-                if width[j] >= 0:
-                    line[j] = source[width[j]]
+            first, end = (0, low) if side == 0 else (high, window.columns)
+            # Between the two sides of the border lies the input.
+            place = column - side * (window.end_column - window.first_column)
+            for j in range(first, min(end, -((place - len(border)) // step))):
+                w = border[place + j * step]
+                if w >= 0:
+                    line[j] = source[w]
                 else:
                     line[j] = tables.padding

@@ -108,6 +108,7 @@ def meets_in_turn(problem: Problem) -> bool:
     return one_tap and not any(map(any, problem.padding))
 
 
+@functools.lru_cache(maxsize=1024)
 def tap_ranges(problem: Problem) -> tuple[Array, Array]:
     """(first, end) of the taps whose kernel row meets the input, for each output row; none: the same number twice."""
     out_h, kernel_w = (1, *problem.out_spatial)[-2], problem.kernel[-1]
