@@ -16,7 +16,7 @@ import numpy as np
 from .foreign import lies_on_gpu
 from .method import Array
 from .planner import Call, Options, Wish
-from .plans import execute
+from .plans import execute, refuse_stream
 from .validate import as_array, canonical, cuda_number, integer, is_word
 
 P = ParamSpec("P")
@@ -83,6 +83,7 @@ def convolution(
     """The Call of a convolution in torch's sense."""
     if device is not None or (type(input) is not np.ndarray and lies_on_gpu(input)):
         return _on_gpu(rank, input, weight, bias, options, wish, out, conjugate, device, stream)
+    refuse_stream(stream)
     x, weight = as_array("input", input), as_array("weight", weight)
     if boolean("conjugate", conjugate):
         weight = conjugated(weight)

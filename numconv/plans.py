@@ -63,6 +63,12 @@ def _out_shapes(call: Call, problem: Problem) -> tuple[tuple[int, ...], tuple[in
     return shape, shape if call.view is None else call.view(np.broadcast_to(np.uint8(0), shape)).shape
 
 
+def refuse_stream(stream: object) -> None:
+    """Raise where a stream is given to a call on the CPU."""
+    if stream is not None:
+        raise TypeError(f"stream is {stream!r}, but the call is one on the CPU: leave it out, or pass device='cuda'")
+
+
 def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, inputs: tuple[Array | None, ...]) -> None:
     """Raise unless `out` can take the result."""
     if out is None:
@@ -83,6 +89,8 @@ def check_out(out: Array | None, shape: tuple[int, ...], problem: Problem, input
         )
     if not out.flags.writeable:
         refuse(ValueError, "out is read-only, but the result is written to it: pass a writeable array", problem)
+    if any(step == 0 and size > 1 for size, step in zip(out.shape, out.strides, strict=True)):
+        refuse(ValueError, "out has several elements in one place, but each has a result: pass a copy", problem)
     for array in inputs:
         if _share(out, array):
             sentence = "out shares memory with an input, but the inputs are read while it is written: pass a copy"
@@ -203,6 +211,7 @@ class Plan:
             if there is None:
                 check_out(out, self._out_shape, self.problem, (x,))
             return self._held.run(x, out, stream)
+        refuse_stream(stream)
         problem = self.problem
         x = as_array("input", x)
         if x.shape != self._x_shape or x.dtype != problem.x_dtype:

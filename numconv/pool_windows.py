@@ -15,7 +15,7 @@ from . import jit
 from .dialect import boolean
 from .method import Array
 from .problem import cross
-from .validate import canonical, per_axis, refuse, with_batch
+from .validate import accumulator_dtype, canonical, per_axis, refuse, with_batch
 
 
 class Windows(NamedTuple):
@@ -46,6 +46,7 @@ def windows_of(
 ) -> Windows:
     """The windows of a call, or its one-sentence error."""
     line = f"{x.dtype.name} {cross(x.shape)}"
+    accumulator_dtype(x.dtype, x.dtype, line)  # refuses what kernels do not know
     _, channels, *sides = with_batch(rank, x.shape, layout, line)
     size = per_axis("kernel_size", canonical("kernel_size", kernel), rank, 1, line)
     line = line_of(x, size)

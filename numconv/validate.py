@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import sys
 from collections.abc import Collection
 from typing import Any, NoReturn
 
@@ -374,7 +375,7 @@ def describe(
         )
     if activation == "relu" and accumulator.kind == "c":
         refuse(TypeError, "activation is 'relu', but complex numbers have no order: apply it to a real result", line)
-    return Problem(
+    problem = Problem(
         batch=batch,
         groups=groups,
         in_channels=in_channels,
@@ -397,3 +398,6 @@ def describe(
         fold=padding_pairs(fold, spatial, reach, stride, line),
         layout=layout,
     )
+    if (size := math.prod(problem.out_shape) * output.itemsize) > sys.maxsize:
+        refuse(ValueError, f"the result would take {size} bytes, more than there are addresses: pad less", problem)
+    return problem

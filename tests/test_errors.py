@@ -164,6 +164,12 @@ OPTIONS = [
         f"padding is {2**40}, but each side must be below 2**40, which no memory holds {LINE}",
         conv(padding=2**40),
     ),
+    error(
+        ValueError,
+        f"the result would take {16 * (2 * 10**9 + 3) ** 2} bytes, more than there are addresses: pad less"
+        f" {LINE[:-1]} padding {10**9}]",
+        conv(padding=10**9),
+    ),
     error(ValueError, f"padding is -1, but it cannot be negative: slice the input instead {LINE}", conv(padding=-1)),
     error(
         ValueError,

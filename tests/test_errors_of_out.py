@@ -39,6 +39,11 @@ OUTS = [
         f"out is read-only, but the result is written to it: pass a writeable array {LINE}",
         conv(out=READ_ONLY),
     ),
+    error(
+        ValueError,
+        f"out has several elements in one place, but each has a result: pass a copy {LINE}",
+        conv(out=np.lib.stride_tricks.as_strided(np.zeros(12, F4), (1, 4, 3, 3), (48, 12, 0, 4))),
+    ),
     *(
         error(
             ValueError,
@@ -81,3 +86,11 @@ def test_an_output_that_is_refused_is_left_alone():
         with pytest.raises((ValueError, TypeError)):
             nc.conv2d(X, W, out=out, **options)
     assert (out == 77).all()
+
+
+@pytest.mark.parametrize(
+    "call", [lambda x, w: nc.conv2d(x, w, stream=7), lambda x, w: nc.plan(x.shape, w)(x, stream=7)]
+)
+def test_a_stream_is_refused_on_the_cpu(call):
+    with pytest.raises(TypeError, match=r"^stream is 7, but the call is one on the CPU: leave it out, or pass device="):
+        call(np.zeros((1, 4, 5, 5), F4), np.zeros((4, 4, 3, 3), F4))

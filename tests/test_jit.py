@@ -180,7 +180,7 @@ def test_python_can_call_a_part_all_the_same():
     assert out.tolist() == [0, 2, 0]
 
 
-@pytest.mark.parametrize("kernel", [direct.correlate.compiled, direct.fill], ids=str)
+@pytest.mark.parametrize("kernel", [direct.correlate.compiled, direct.fill], ids=["kernel", "part"])
 def test_kernels_release_the_gil_and_keep_to_ieee_arithmetic(kernel):
     options = kernel.targetoptions
     assert options["nogil"]

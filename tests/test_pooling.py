@@ -317,6 +317,18 @@ ONE = [
         ValueError, f"dilation is 0, but every dilation must be at least 1 {LINE}", nc.max_pool2d, X, (2, 3), dilation=0
     ),
     error(TypeError, "return_indices is 'no', but it takes True or False", nc.max_pool2d, X, 2, return_indices="no"),
+    *(
+        error(
+            TypeError,
+            f"the input has dtype {X.astype(np.longdouble).dtype.name}, but numconv takes bool, integers, float16 to"
+            f" float64, complex64 and complex128: convert it with astype [{X.astype(np.longdouble).dtype.name}"
+            f" {'x'.join(map(str, X.shape))}]",
+            function,
+            X.astype(np.longdouble),
+            2,
+        )
+        for function in (nc.max_pool2d, nc.avg_pool2d)
+    ),
     error(TypeError, "count_include_pad is 0, but it takes True or False", nc.avg_pool2d, X, 2, count_include_pad=0),
     error(
         ValueError,
