@@ -356,11 +356,8 @@ def describe(
                 line,
             )
         if size == 0 and padding_mode not in ("zeros", "constant"):
-            refuse(
-                ValueError,
-                f"the input is empty, so padding_mode {padding_mode!r} has nothing to repeat: use 'zeros'",
-                line,
-            )
+            sentence = f"the input is empty, so padding_mode {padding_mode!r} has nothing to repeat: use 'zeros'"
+            refuse(ValueError, sentence, line)
     accumulator, output = _dtypes(x_dtype, weight_dtype, bias_dtype, dtype, line)
     padding_value = _padding_value(padding_value, padding_mode, accumulator, line)
     if padding_mode == "constant" and padding_value == 0:
