@@ -98,11 +98,8 @@ def with_batch(rank: int, x_shape: tuple[int, ...], layout: str, line: str) -> t
 def per_axis(name: str, value: Any, rank: int, minimum: int, line: str) -> tuple[int, ...]:
     values = value if isinstance(value, tuple) else (value,) * rank
     if len(values) != rank or not all(isinstance(entry, int) for entry in values):
-        refuse(
-            ValueError,
-            f"{name} is {value!r}, but it takes one integer or one for each of the {rank} spatial axes",
-            line,
-        )
+        sentence = f"{name} is {value!r}, but it takes one integer or one for each of the {rank} spatial axes"
+        refuse(ValueError, sentence, line)
     if min(values) < minimum:
         refuse(ValueError, f"{name} is {value!r}, but every {name} must be at least {minimum}", line)
     if max(values) >= 2**63:

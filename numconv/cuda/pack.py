@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..cpu.panel import find_sources
+from ..cpu.operands import padded_axes
 from ..problem import Problem
 from .arrays import LIMIT, DeviceArray, row_major
 from .driver import cuda
@@ -102,7 +102,7 @@ def where_it_lies(problem: Problem, weight: DeviceArray) -> tuple[Memory, int, i
 @functools.lru_cache(maxsize=256)
 def _tables(problem: Problem, places: tuple[int, ...], device: int) -> list[Memory]:
     """Where padded positions lie, and the integers of a launch: sent once for all calls of a Problem."""
-    return [Memory.of(cuda.to_device(np.asarray(one, np.int32))) for one in (*find_sources(problem)[:3], places)]
+    return [Memory.of(cuda.to_device(np.asarray(one, np.int32))) for one in (*padded_axes(problem), places)]
 
 
 def biases(problem: Problem, bias: DeviceArray | None, device: int) -> Memory:
