@@ -104,7 +104,7 @@ def task_cycles(problem: Problem, machine: Machine, shape: str, rows: int, colum
         if there:
             copying = 0
         elif shape == "pixels" and channels >= MANY_CHANNELS and pixel_tiles.copies(problem, rows, columns):
-            copying = copying * 3 // 5
+            copying //= COPIED_BY_TILES
         return TASK_COST + copying + adding
     reading = far_bytes(problem, machine, rows, columns, channels, problem.taps) // WEIGHT_BYTES
     if there:
