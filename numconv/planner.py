@@ -116,15 +116,13 @@ def _methods(on: Machine) -> tuple[Method, ...]:
 def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str | None:
     """Why a method does not serve, or None: the method's own reason, then the caller's wishes."""
     reason = method.why_not(problem, on)
-    if reason is None and wish.reproducible and not method.REPRODUCIBLE:
-        reason = "it leaves the one order of summation, and reproducible=True excludes that"
+    if reason is None and (barred := _barred(method, wish)):
+        reason = barred.format(error=method.expected_error(problem))
     if reason is None and wish.rtol is not None and not method.REPRODUCIBLE:
         kind = "proved error bound" if wish.rtol_kind == "bound" else "expected error"
         error = (method.error_bound if wish.rtol_kind == "bound" else method.expected_error)(problem)
         if error > wish.rtol:
             reason = f"its {kind} is {error:.2g}, over rtol={wish.rtol:g}"
-    if reason is None and wish.rtol is None and wish.method == "auto" and method.NEEDS_RTOL:
-        reason = f"it spends digits: rtol={method.expected_error(problem):.1e} or more, or its name, lets it in"
     if reason is None and wish.method not in ("auto", method.NAME):
         reason = f"method={wish.method!r} was asked for"
     if reason is None and wish.workspace is not None:
@@ -134,11 +132,13 @@ def _refusal(method: Method, problem: Problem, on: Machine, wish: Wish) -> str |
     return reason
 
 
-def _unwanted(method: Method, wish: Wish) -> bool:
-    """Whether the caller's wishes alone exclude a method: to ask it for its own reason can take longer than a call."""
-    if wish.method != "auto":
-        return wish.method != method.NAME
-    return (wish.reproducible and not method.REPRODUCIBLE) or (wish.rtol is None and method.NEEDS_RTOL)
+def _barred(method: Method, wish: Wish) -> str | None:
+    """Why the caller's wishes exclude a method for any Problem, which `error`, the expected one, completes; or None."""
+    if wish.reproducible and not method.REPRODUCIBLE:
+        return "it leaves the one order of summation, and reproducible=True excludes that"
+    if wish.rtol is None and wish.method == "auto" and method.NEEDS_RTOL:
+        return "it spends digits: rtol={error:.1e} or more, or its name, lets it in"
+    return None
 
 
 def candidates(problem: Problem, on: Machine, wish: Wish) -> tuple[Candidate, ...]:
@@ -198,7 +198,8 @@ def choose(problem: Problem, on: Machine, wish: Wish, prepared: bool) -> Method:
     best: tuple[float, Method] | None = None
     refusal = ""
     for method in _offers(problem, on, wish, prepared):
-        if _unwanted(method, wish):
+        # To ask a method for its own reason can take longer than a call.
+        if wish.method != method.NAME and (wish.method != "auto" or _barred(method, wish)):
             continue
         reason = _refusal(method, problem, on, wish)
         if reason is None:

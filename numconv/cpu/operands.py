@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -51,8 +52,12 @@ def padded_axes(problem: Problem) -> list[Array]:
     return [padded_indices(size, pair, problem.padding_mode) for size, pair in sides]
 
 
+@functools.lru_cache(maxsize=1024)
 def bordered_axes(problem: Problem) -> list[Array]:
-    """The same, but of the last axis, which may be long, its border alone: indices before the input and behind it."""
+    """The same, but of the last axis, which may be long, its border alone: indices before the input and behind it.
+
+    Made once for all that asks for them, since the other axes may be long, too.
+    """
     *sides, last = zip(three(problem, "spatial"), three(problem, "padding", (0, 0)), strict=True)
     whole = [padded_indices(size, pair, problem.padding_mode) for size, pair in sides]
     return [*whole, border_indices(*last, problem.padding_mode)]

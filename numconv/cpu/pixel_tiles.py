@@ -120,8 +120,8 @@ def tiles(problem: Problem, rows: int, columns: int, channels: int, finite: bool
     found = [kinds(problem, channels)]
     if finishes(problem, rows, columns):
         found.append(kinds(problem, channels, finishing=True))
-        if copies(problem, rows, columns):
-            found.append(kinds(problem, channels, finishing=True, copying=True))
+    if copies(problem, rows, columns):
+        found.append(kinds(problem, channels, finishing=True, copying=True))
     return np.concatenate(found)
 
 

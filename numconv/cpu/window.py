@@ -177,7 +177,7 @@ def window(
         period=period,
         segment=segment,
     )
-    depth, height, border = _axes(problem)
+    depth, height, border = bordered_axes(problem)
     tables = Tables(
         np.array(taps) if len(taps) > 1 else taps[0] + plane_size * np.arange(planes),
         np.array(row_axis.used),
@@ -194,15 +194,9 @@ def window(
 
 
 @functools.lru_cache(maxsize=1024)
-def _axes(problem: Problem) -> list[Array]:
-    """Shared by all windows of a Problem, since an axis may be long."""
-    return bordered_axes(problem)
-
-
-@functools.lru_cache(maxsize=1024)
 def row_runs(problem: Problem, step: int) -> Array:
     """How many of the padded rows i, i + step, ... have sources that are a step apart, or all -1."""
-    sources = _axes(problem)[1]
+    _, sources, _ = bordered_axes(problem)
     here, following = sources[: max(len(sources) - step, 0)], sources[step:]
     together = np.append(
         following == np.where(here >= 0, here + step, -1), np.zeros(len(sources) - len(here), np.bool_)
