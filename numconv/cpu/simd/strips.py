@@ -34,6 +34,7 @@ from .ir import (
     masked_load,
     masked_store,
     own_function,
+    prefetch,
     prefetch_to_write,
     store,
     unknown,
@@ -42,6 +43,9 @@ from .ir import (
 
 # Up to so many taps, 32 registers have room for the weights.
 KEPT_TAPS = 9
+# Tiles of several vectors ask for the input that the one so many tiles on will read: a sweep meets more rows at once
+# than some processors follow by themselves.
+TILES_AHEAD = 2
 
 
 class _Strip:
@@ -94,6 +98,10 @@ class _Strip:
                 # Of all rows at once, a cache whose lines lie a power of two apart would keep few until they are due.
                 for v in range(vectors):
                     prefetch_to_write(builder, at(builder, targets[soon], INT64(v * size)))
+            if vectors > 1:
+                soon_read = builder.add(start, INT64(TILES_AHEAD * vectors * size))
+                for v in range(vectors):
+                    prefetch(builder, at(builder, source, builder.add(soon_read, INT64(v * size))))
             rows = [(o, r - o * stride) for o in range(self.height) if 0 <= r - o * stride < self.kernel]
             for tap in range(self.kernel):
                 if tap % stride == 0:
