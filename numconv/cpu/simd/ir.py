@@ -175,6 +175,16 @@ def unknown(builder: Any, value: Any) -> Any:
     return builder.asm(kind, "", "=r,0", [value], side_effect=True)
 
 
+def after(builder: Any, value: Any, made: Any) -> tuple[Any, Any]:
+    """The same value and vector, which the compiler cannot tell: what hangs on the value comes after what makes the
+    vector. Processors see nothing of it.
+    """
+    both = ir.LiteralStructType([value.type, made.type])
+    kind = ir.FunctionType(both, [value.type, made.type])
+    pair = builder.asm(kind, "", "=r,=v,0,1", [value, made], side_effect=True)
+    return builder.extract_value(pair, 0), builder.extract_value(pair, 1)
+
+
 def prefetch(builder: Any, address: Any) -> None:
     """Ask for a cache line that will be read, into the second-level cache."""
     _ask(builder, address, INT32(0), INT32(2))

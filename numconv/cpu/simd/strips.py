@@ -20,6 +20,7 @@ from .ir import (
     INT32,
     INT64,
     WIDE,
+    after,
     at,
     between,
     broadcast,
@@ -43,6 +44,9 @@ from .ir import (
 
 # Up to so many taps, 32 registers have room for the weights.
 KEPT_TAPS = 9
+# Registers of a tile of one vector that neither a sum in progress nor a kept weight has: the bias, the floor, a weight
+# that is not kept, and inputs on their way. With fewer, some were spilled.
+ROOM = 12
 # Tiles of several vectors ask for the input that the one so many tiles on will read: a sweep meets more rows at once
 # than some processors follow by themselves.
 TILES_AHEAD = 2
@@ -51,17 +55,17 @@ TILES_AHEAD = 2
 class _Strip:
     """The code of a strip: `height` output rows of a kernel and stride, by vectors of columns, at `builder`.
 
-    kept: whether registers hold all the weights.
+    factors: all the weights, where registers keep them.
     """
 
     def __init__(
         self, builder: Any, kernel: int, stride: int, height: int, vector: Any, weight: Any, bias: Any, relu: Any
     ) -> None:
         self.builder, self.kernel, self.stride, self.height, self.vector = builder, kernel, stride, height, vector
-        self.kept = WIDE and kernel * kernel <= KEPT_TAPS
         self.multiply_add = fused(builder, vector)
         self.weight = weight
-        self.factors = [self.factor(weight, number) for number in range(kernel**2)] if self.kept else []
+        kept = WIDE and kernel**2 <= KEPT_TAPS
+        self.factors = [self.factor(weight, number) for number in range(kernel**2)] if kept else []
         self.shift, self.floor = broadcast(builder, bias, vector), lowest(builder, relu, vector)
 
     def factor(self, weight: Any, number: int) -> Any:
@@ -78,21 +82,24 @@ class _Strip:
             found.append(builder.select(builder.icmp_unsigned("<", row, x_rows), source, zeros))
         return found
 
-    def tile(self, sources: list[Any], start: Any, targets: list[Any], vectors: int, end: Any) -> None:
+    def tile(
+        self, sources: list[Any], start: Any, targets: list[Any], vectors: int, end: Any, mask: Any = None
+    ) -> None:
         """The sums of so many vectors of columns, from input column `start` on, into rows at `targets`. end: of the
-        input's rows, or None where all that is read lies within them.
+        input's rows, or None where all that is read lies within them. mask: of the columns to store, if not all.
 
         Input rows are met from top to bottom, and in each the kernel's columns from left to right, so each sum gets its
         taps in the one order; only the sums of the rows in progress are alive.
         """
         builder, stride, size = self.builder, self.stride, self.vector.count
+        factors = self.factors or self._some_factors(vectors)
         sums = [[ir.Constant(self.vector, [0.0] * size)] * vectors for _ in range(self.height)]
         # Of each group of taps as wide as the stride, and each vector of columns, those that hold its inputs.
         reads = [[[_reader(builder, self.vector, builder.add(start, INT64((v * stride + part) * size + tap)), end)
                    for part in range(stride)] for v in range(vectors)]
                  for tap in range(0, self.kernel, stride)]  # fmt: skip
         for r, source in enumerate(sources):
-            weight = self.weight if self.kept else unknown(builder, self.weight)
+            weight = self.weight if self.factors else unknown(builder, self.weight)
             soon, rest = divmod(r - 1, stride)
             if rest == 0 and 0 <= soon < self.height:
                 # Of all rows at once, a cache whose lines lie a power of two apart would keep few until they are due.
@@ -107,18 +114,35 @@ class _Strip:
                 if tap % stride == 0:
                     # Loads stay behind those of the tap before: early, they would spill the sums.
                     source = unknown(builder, source)
+                    if factors and not self.factors and (r or tap):
+                        # Nor do they come before the products of the tap before, and take the room of weights.
+                        o = rows[-1 if tap else 0][0]
+                        source, sums[o][0] = after(builder, source, sums[o][0])
                     found = [[read(source) for read in parts] for parts in reads[tap // stride]]
                 inputs = [self._phase(parts, tap % stride) for parts in found]
                 for o, kernel_row in rows:
                     number = kernel_row * self.kernel + tap
-                    value = self.factors[number] if self.kept else self.factor(weight, number)
+                    value = factors[number] if number < len(factors) else self.factor(weight, number)
                     sums[o] = [builder.call(self.multiply_add, [value, *pair])
                                for pair in zip(inputs, sums[o], strict=True)]  # fmt: skip
             for o, kernel_row in rows:
                 if kernel_row == self.kernel - 1:
                     for v, total in enumerate(sums[o]):
                         finished = rectified(builder, builder.fadd(total, self.shift), self.floor)
-                        store(builder, finished, at(builder, targets[o], INT64(v * size)))
+                        place = at(builder, targets[o], INT64(v * size))
+                        if mask is None:
+                            store(builder, finished, place)
+                        else:
+                            masked_store(builder, finished, place, mask)
+
+    def _some_factors(self, vectors: int) -> list[Any]:
+        """The first weights of a larger kernel, as many as a tile leaves room for: where each meets one vector of input
+        only, loads of weights would take longer than the products.
+        """
+        if not WIDE or vectors > 1 or self.stride > 1:
+            return []
+        weight = unknown(self.builder, self.weight)
+        return [self.factor(weight, number) for number in range(min(self.kernel**2, 32 - ROOM - self.kernel))]
 
     def _phase(self, parts: list[Any], phase: int) -> Any:
         """Each stride-th element of some vectors, from that one on."""
@@ -166,15 +190,23 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vectors: i
     j = builder.load(done)
 
     def single() -> None:
-        """One vector. What is not a whole tile of the output goes to the spare one, and from there to its place."""
-        whole = builder.and_(complete, builder.icmp_signed("<=", builder.add(j, INT64(size)), columns))
+        """One vector. What is not a whole tile of the output goes to the spare one, and from there to its place.
+
+        Narrow maps, of few tiles or one, need whole rows only: masked stores took less time than the detour, but more
+        than others.
+        """
+        narrow = WIDE and vectors == 1
+        mask = between(builder, vector, j, INT64(0), columns) if narrow else None
+        fits = builder.icmp_signed("<=", builder.add(j, INT64(size)), columns)
+        whole = complete if narrow else builder.and_(complete, fits)
         place = at(builder, out, j)
         target = builder.select(whole, place, spare)
         pitch = builder.select(whole, out_pitch, INT64(size))
         targets = [at(builder, target, builder.mul(INT64(o), pitch)) for o in range(height)]
-        strip.tile(sources, builder.add(builder.mul(j, INT64(stride)), column), targets, 1, x_columns)
+        start = builder.add(builder.mul(j, INT64(stride)), column)
+        strip.tile(sources, start, targets, 1, x_columns, mask)
         with builder.if_then(builder.not_(whole), likely=False):
-            some = between(builder, vector, j, INT64(0), columns)
+            some = mask or between(builder, vector, j, INT64(0), columns)
             with cgutils.for_range(builder, rows, intp=INT64) as row:
                 total = load(builder, vector, at(builder, spare, builder.mul(row.index, INT64(size))))
                 masked_store(builder, total, at(builder, place, builder.mul(row.index, out_pitch)), some)
