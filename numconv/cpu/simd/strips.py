@@ -47,22 +47,33 @@ KEPT_TAPS = 9
 # Registers of a tile of one vector that neither a sum in progress nor a kept weight has: the bias, the floor, a weight
 # that is not kept, and inputs on their way. With fewer, some were spilled.
 ROOM = 12
-# Tiles of several vectors ask for the input that the one so many tiles on will read: a sweep meets more rows at once
-# than some processors follow by themselves.
+# Tiles of several vectors ask for the input that the one so many tiles on will read, and tiles of one vector for what
+# the next strip will read there, of this channel or the next: a sweep meets more rows at once than some processors
+# follow by themselves.
 TILES_AHEAD = 2
 
 
 class _Strip:
     """The code of a strip: `height` output rows of a kernel and stride, by vectors of columns, at `builder`.
 
-    factors: all the weights, where registers keep them.
+    factors: all the weights, where registers keep them. strip_ahead: how far on in the input the next strip's rows lie.
     """
 
     def __init__(
-        self, builder: Any, kernel: int, stride: int, height: int, vector: Any, weight: Any, bias: Any, relu: Any
+        self,
+        builder: Any,
+        kernel: int,
+        stride: int,
+        height: int,
+        vector: Any,
+        x_pitch: Any,
+        weight: Any,
+        bias: Any,
+        relu: Any,
     ) -> None:
         self.builder, self.kernel, self.stride, self.height, self.vector = builder, kernel, stride, height, vector
         self.multiply_add = fused(builder, vector)
+        self.strip_ahead = builder.mul(x_pitch, INT64(height * stride))
         self.weight = weight
         kept = WIDE and kernel**2 <= KEPT_TAPS
         self.factors = [self.factor(weight, number) for number in range(kernel**2)] if kept else []
@@ -105,10 +116,10 @@ class _Strip:
                 # Of all rows at once, a cache whose lines lie a power of two apart would keep few until they are due.
                 for v in range(vectors):
                     prefetch_to_write(builder, at(builder, targets[soon], INT64(v * size)))
-            if vectors > 1:
-                soon_read = builder.add(start, INT64(TILES_AHEAD * vectors * size))
-                for v in range(vectors):
-                    prefetch(builder, at(builder, source, builder.add(soon_read, INT64(v * size))))
+            ahead = INT64(TILES_AHEAD * vectors * size) if vectors > 1 else self.strip_ahead
+            # Where registers are few, tiles of one vector have none for it.
+            for v in range(vectors * stride if WIDE or vectors > 1 else 0):
+                prefetch(builder, at(builder, source, builder.add(builder.add(start, ahead), INT64(v * size))))
             rows = [(o, r - o * stride) for o in range(self.height) if 0 <= r - o * stride < self.kernel]
             for tap in range(self.kernel):
                 if tap % stride == 0:
@@ -175,7 +186,7 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vectors: i
     x, x_start, x_pitch, first_row, x_rows, zeros, column, x_columns, *rest = given
     weight, bias, relu, out, out_start, out_pitch, spare, rows, columns = rest
     x, out = at(builder, x, x_start), at(builder, out, out_start)
-    strip = _Strip(builder, kernel, stride, height, vector, weight, bias, relu)
+    strip = _Strip(builder, kernel, stride, height, vector, x_pitch, weight, bias, relu)
     sources = strip.sources(x, x_pitch, first_row, x_rows, zeros)
     complete = builder.icmp_signed(">=", rows, INT64(height))
     # Where a row's last tile begins at the latest: it ends with the row, and so meets columns again, but not with a
