@@ -177,7 +177,7 @@ def unknown(builder: Any, value: Any) -> Any:
 
 def after(builder: Any, value: Any, made: Any) -> tuple[Any, Any]:
     """The same value and vector, which the compiler cannot tell: what hangs on the value comes after what makes the
-    vector. Processors see nothing of it.
+    vector. Processors see nothing of it. The vector lies in a register of x86.
     """
     both = ir.LiteralStructType([value.type, made.type])
     kind = ir.FunctionType(both, [value.type, made.type])

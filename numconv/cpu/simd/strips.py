@@ -203,8 +203,8 @@ def _define_strip(module: Any, kernel: int, stride: int, height: int, vectors: i
     def single() -> None:
         """One vector. What is not a whole tile of the output goes to the spare one, and from there to its place.
 
-        Narrow maps, of few tiles or one, need whole rows only: masked stores took less time than the detour, but more
-        than others.
+        Where all tiles have one vector, as on narrow maps, columns that hang over are left out by masked stores: they
+        took less time than that detour. Beside wide tiles, where few hang over, plain stores took less than these.
         """
         narrow = WIDE and vectors == 1
         mask = between(builder, vector, j, INT64(0), columns) if narrow else None
